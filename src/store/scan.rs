@@ -1,0 +1,230 @@
+//! What lies in a folder of the home, and how does the index follow it?
+//!
+//! `list` reads a folder from disk; `apply` makes the index agree. The logical name counts: a `.jsonl.zst` is listed
+//! under its plain name, and beside a plain file of that name it is hidden (spec 1.5, "plain wins").
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use super::content::{self, Encoding};
+use super::error::{Result, StoreError};
+use super::rollout::{self, RolloutName};
+use super::row::{DiskStat, FileRow, ReadState, Row, RowKind};
+use super::tree::split_path;
+use super::writer::Batch;
+
+/// The two folders of a home that hold rollouts.
+pub const ROOTS: [&str; 2] = ["sessions", "archived_sessions"];
+/// Folders deeper than this below the home are not entered: a home has four levels.
+pub const DEPTH_MAX: usize = 32;
+
+/// A folder as it is on disk.
+pub(super) struct Listing {
+    /// Its path below the home.
+    pub(super) path: Vec<u8>,
+    /// Logical name, encoding and attributes of each regular file.
+    pub(super) files: BTreeMap<Vec<u8>, (Encoding, DiskStat)>,
+    /// Names of the folders in it.
+    pub(super) dirs: Vec<Vec<u8>>,
+    /// Its own mtime.
+    pub(super) mtime_ns: i64,
+    /// Links, sockets and other things that are passed over.
+    pub(super) passed_over_count: u64,
+}
+
+/// The name under which a file is shown, and how it lies on disk; None for a temporary of Codex or of a desktop.
+pub(super) fn logical_name(name: &[u8]) -> Option<(Vec<u8>, Encoding)> {
+    if rollout::is_temporary(name) || is_clutter(name) {
+        return None;
+    }
+    match RolloutName::parse(name) {
+        Some(parsed) if parsed.is_compressed() => Some((parsed.plain().as_bytes().to_vec(), Encoding::Zstd)),
+        _ => Some((name.to_vec(), Encoding::Plain)),
+    }
+}
+
+/// What desktops and shares leave behind: never shown, never accepted.
+pub fn is_clutter(name: &[u8]) -> bool {
+    name.starts_with(b"._") || matches!(name, b".DS_Store" | b"Thumbs.db" | b"desktop.ini")
+}
+
+/// Reads a folder. Ok(None): there is no such folder.
+pub(super) fn list(home: &Path, path: &[u8]) -> Result<Option<Listing>> {
+    let dir = home.join(OsStr::from_bytes(path));
+    let absent = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    // A root may be a link to another disk; below it links are not followed.
+    let is_root = !path.contains(&b'/');
+    let metadata = if is_root { fs::metadata(&dir) } else { fs::symlink_metadata(&dir) };
+    let metadata = match metadata {
+        Ok(metadata) if metadata.is_dir() => metadata,
+        Ok(_) => return Ok(None),
+        Err(error) if absent(&error) => return Ok(None),
+        Err(error) => return Err(StoreError::io("look at", &dir)(error)),
+    };
+    let reading = match fs::read_dir(&dir) {
+        Ok(reading) => reading,
+        Err(error) if absent(&error) => return Ok(None),
+        Err(error) => return Err(StoreError::io("list", &dir)(error)),
+    };
+    let mut listing = Listing {
+        path: path.to_owned(),
+        files: BTreeMap::new(),
+        dirs: Vec::new(),
+        mtime_ns: DiskStat::of(&metadata).mtime_ns,
+        passed_over_count: 0,
+    };
+    for entry in reading {
+        let entry = entry.map_err(StoreError::io("list", &dir))?;
+        let Ok(kind) = entry.file_type() else { continue };
+        let name = entry.file_name().into_vec();
+        if kind.is_dir() {
+            listing.dirs.push(name);
+        } else if kind.is_file() {
+            let Some((logical, encoding)) = logical_name(&name) else { continue };
+            // Gone between the listing and the look: it will be news of its own.
+            let Ok(metadata) = entry.metadata() else { continue };
+            let found = (encoding, DiskStat::of(&metadata));
+            let slot = listing.files.entry(logical).or_insert(found);
+            if encoding == Encoding::Plain {
+                *slot = found;
+            }
+        } else {
+            listing.passed_over_count += 1;
+        }
+    }
+    listing.dirs.sort();
+    Ok(Some(listing))
+}
+
+/// Makes the index agree with a listing.
+pub(super) fn apply(batch: &mut Batch<'_>, home: &Path, listing: &Listing) -> rusqlite::Result<()> {
+    let number = batch.tree.keep(&listing.path, Some(listing.mtime_ns))?;
+    let known = batch.queries().files_of_dir(number)?;
+    let mut known: BTreeMap<Vec<u8>, Row> = known.into_iter().map(|row| (row.file.file_name().to_vec(), row)).collect();
+    for (name, &(encoding, disk)) in &listing.files {
+        match known.remove(name) {
+            Some(before) => apply_known(batch, home, &before, encoding, disk)?,
+            None => apply_new(batch, home, &join(&listing.path, name), encoding, disk)?,
+        }
+    }
+    for row in known.values().filter(|row| row.file.kind != RowKind::Missing) {
+        batch.remove(row)?;
+    }
+    for dir in batch.queries().child_dirs(number)? {
+        if listing.dirs.binary_search(&dir.name).is_err() {
+            forget_dir(batch, &dir.path)?;
+        }
+    }
+    for name in &listing.dirs {
+        batch.tree.keep_new(&join(&listing.path, name))?;
+    }
+    Ok(())
+}
+
+/// Makes the index agree with one file. `found` is None where the logical path leads to nothing.
+pub(super) fn apply_file(
+    batch: &mut Batch<'_>,
+    home: &Path,
+    path: &[u8],
+    found: Option<(Encoding, DiskStat)>,
+) -> rusqlite::Result<()> {
+    match (batch.queries().row_by_path(path)?, found) {
+        (Some(before), Some((encoding, disk))) => apply_known(batch, home, &before, encoding, disk),
+        (None, Some((encoding, disk))) => apply_new(batch, home, path, encoding, disk),
+        (Some(before), None) => batch.remove(&before),
+        (None, None) => Ok(()),
+    }
+}
+
+fn apply_new(batch: &mut Batch<'_>, home: &Path, path: &[u8], encoding: Encoding, disk: DiskStat) -> rusqlite::Result<()> {
+    let mut row = Row::found(path.to_owned(), encoding, disk);
+    row.file.decoded_bytes = stated_bytes(home, path, encoding);
+    if let Some(thread) = row.file.thread_id {
+        // A file that was moved: what was read of it holds, so that no view loses it meanwhile.
+        let known = batch.queries().rows_of_thread(thread)?;
+        if let Some(moved) = known.into_iter().find(|other| other.file.disk == disk && other.file.encoding == encoding) {
+            let state = moved.file.state;
+            row = Row { file: FileRow { state, ..row.file }, ..moved.clone() };
+            row.file.torn = moved.file.torn;
+            row.file.bare = moved.file.bare;
+            row.file.parse_errors = moved.file.parse_errors;
+            row.file.decoded_bytes = moved.file.decoded_bytes;
+        }
+    }
+    batch.insert(row)
+}
+
+fn apply_known(batch: &mut Batch<'_>, home: &Path, before: &Row, encoding: Encoding, disk: DiskStat) -> rusqlite::Result<()> {
+    let same = before.file.disk == disk && before.file.encoding == encoding;
+    if same && before.file.state != ReadState::Failed {
+        return Ok(());
+    }
+    let mut after = before.clone();
+    after.file.disk = disk;
+    after.file.encoding = encoding;
+    after.meta.updated_at_ms = disk.mtime_ns.div_euclid(1_000_000);
+    if after.file.kind == RowKind::Rollout {
+        after.file.state = ReadState::Unread;
+        let same_file = before.file.disk.device == disk.device && before.file.disk.inode == disk.inode;
+        let grew = encoding == Encoding::Plain && before.file.encoding == encoding && disk.size_bytes >= before.indexed_bytes;
+        if !(same_file && grew) {
+            after.resume = None;
+            after.indexed_bytes = 0;
+        }
+        after.file.decoded_bytes = stated_bytes(home, &after.file.path, encoding);
+    }
+    batch.update(before, after)
+}
+
+/// The decoded size of a compressed rollout where its frame states it. Damage shows when it is read.
+fn stated_bytes(home: &Path, path: &[u8], encoding: Encoding) -> Option<u64> {
+    match encoding {
+        Encoding::Plain => None,
+        Encoding::Zstd => {
+            let mut on_disk = path.to_owned();
+            on_disk.extend_from_slice(b".zst");
+            content::decoded_size_stated(&home.join(OsStr::from_bytes(&on_disk))).ok().flatten()
+        }
+    }
+}
+
+/// Takes a folder that is gone out of the index, with all that was below it.
+pub(super) fn forget_dir(batch: &mut Batch<'_>, path: &[u8]) -> rusqlite::Result<()> {
+    let number = batch.tree.number(path)?;
+    for dir in batch.queries().child_dirs(number)? {
+        forget_dir(batch, &dir.path)?;
+    }
+    for row in batch.queries().files_of_dir(number)? {
+        batch.remove(&row)?;
+    }
+    batch.tree.unkeep(path)
+}
+
+/// A path below another.
+pub(super) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    if dir.is_empty() {
+        return name.to_vec();
+    }
+    let mut path = Vec::with_capacity(dir.len() + 1 + name.len());
+    path.extend_from_slice(dir);
+    path.push(b'/');
+    path.extend_from_slice(name);
+    path
+}
+
+/// True for a path at or below one of the two roots.
+pub(super) fn is_below_roots(path: &[u8]) -> bool {
+    ROOTS.iter().any(|root| {
+        let root = root.as_bytes();
+        path == root || path.starts_with(root) && path.get(root.len()) == Some(&b'/')
+    })
+}
+
+/// Depth of a path below the home.
+pub(super) fn depth(path: &[u8]) -> usize {
+    1 + split_path(path).0.iter().filter(|&&byte| byte == b'/').count()
+}
