@@ -1,5 +1,8 @@
 //! What changed in the tree? News that the indexer sends after each commit, for whoever holds caches.
 
+use std::collections::BTreeSet;
+use std::sync::{Condvar, Mutex, MutexGuard};
+
 use super::node::NodeNumber;
 
 /// One piece of news. It is a hint to look again, never the new state itself.
@@ -17,6 +20,85 @@ pub enum Change {
         /// The node.
         number: NodeNumber,
     },
+    /// `session_index.jsonl` changed.
+    NamesFile,
     /// More changed than is worth listing: look at everything again.
     Everything,
+}
+
+/// Pieces of news held for a slow reader; above, they become `Everything`.
+const NEWS_MAX: usize = 100_000;
+
+#[derive(Default)]
+struct Held {
+    changes: BTreeSet<Change>,
+    closed: bool,
+    wanted: bool,
+}
+
+/// News on its way from the indexer to the one who tells the kernel: coalesced and bounded.
+#[derive(Default)]
+pub struct News {
+    held: Mutex<Held>,
+    arrived: Condvar,
+}
+
+impl News {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// From now on news is kept for a reader.
+    pub fn subscribe(&self) {
+        self.held().wanted = true;
+    }
+
+    /// Adds news.
+    pub fn push(&self, changes: impl IntoIterator<Item = Change>) {
+        let mut held = self.held();
+        if !held.wanted || held.closed {
+            return;
+        }
+        held.changes.extend(changes);
+        if held.changes.len() > NEWS_MAX {
+            held.changes = BTreeSet::from([Change::Everything]);
+        }
+        if !held.changes.is_empty() {
+            self.arrived.notify_all();
+        }
+    }
+
+    /// Waits for news and takes it all; None once closed.
+    pub fn take(&self) -> Option<Vec<Change>> {
+        let mut held = self.held();
+        while held.changes.is_empty() && !held.closed {
+            held = self.arrived.wait(held).unwrap_or_else(|poison| poison.into_inner());
+        }
+        if held.closed { None } else { Some(std::mem::take(&mut held.changes).into_iter().collect()) }
+    }
+
+    /// No more news: `take` returns None.
+    pub fn close(&self) {
+        self.held().closed = true;
+        self.arrived.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_is_coalesced_bounded_and_ends() {
+        let news = News::default();
+        let entry = |n: u64| Change::Node { number: NodeNumber(n) };
+        news.push([entry(1)]);
+        news.subscribe();
+        news.push([entry(2), entry(2), entry(3)]);
+        assert_eq!(news.take(), Some(vec![entry(2), entry(3)]), "what came before the subscription is not kept");
+        news.push((0..=NEWS_MAX as u64).map(entry));
+        assert_eq!(news.take(), Some(vec![Change::Everything]));
+        news.close();
+        assert_eq!(news.take(), None);
+    }
 }

@@ -82,9 +82,9 @@ fn resume_of(row: &Row, encoding: Encoding, disk: DiskStat) -> Option<ResumeStat
 }
 
 impl Reading {
-    /// True if the file could not be read.
-    pub(super) fn failed(&self) -> bool {
-        self.outcome.is_err()
+    /// A reading that did not come to be.
+    pub(super) fn failed_because(row: &Row, reason: String) -> Reading {
+        Reading { path: row.file.path.clone(), seen: Some((row.file.encoding, row.file.disk)), outcome: Err(reason) }
     }
 
     /// Why not.

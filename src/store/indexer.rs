@@ -1,0 +1,760 @@
+//! Who keeps the index true to the home? One thread, `indexer`: it lists folders, has files read and stores what they say.
+//!
+//! What it does next, most urgent first:
+//! 1. a folder that a caller waits for (`Message::Ensure`): so a cold index answers `ls` at once;
+//! 2. hints of the watcher;
+//! 3. folders not listed since the start, newest first;
+//! 4. names;
+//! 5. files not read: the backfill, in the order of spec 6.3, then whatever else changed.
+//!
+//! It holds the writer and the watches alone. Files are read by `backfill-N` threads, which know only paths.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::backfill::{self, BATCH_FILES, Flight, Progress, Status, Tally};
+use super::change::{Change, News};
+use super::content;
+use super::error::{Result, StoreError};
+use super::home::Home;
+use super::read::{self, Reading};
+use super::rollout::ThreadId;
+use super::row::{DiskStat, Row};
+use super::scan::{self, ROOTS};
+use super::session_index::{Follow, Follower};
+use super::watch::{Hint, Watcher};
+use super::writer::{Batch, Writer};
+
+/// Messages waiting for the indexer; a watcher that finds it full has everything compared instead.
+const INBOX_MAX: usize = 1024;
+/// Messages taken before work goes on.
+const MESSAGES_AT_ONCE_MAX: usize = 256;
+/// Files given to the readers and not back yet.
+const IN_FLIGHT_MAX: usize = 256;
+/// Files listed in one transaction, about.
+const SCAN_BATCH_FILES: usize = 2000;
+/// A batch of readings is stored after this time, full or not.
+const BATCH_TIME: Duration = Duration::from_millis(200);
+/// How long the indexer leaves a disk alone that refused a write.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
+/// How often everything is compared where some folders cannot be watched.
+const COMPARE_EVERY: Duration = Duration::from_secs(60);
+/// A file that changed while it was read is read again after this.
+const REREAD_PAUSE: Duration = Duration::from_millis(20);
+/// Where the position in `session_index.jsonl` is kept.
+const NAMES_POSITION: &str = "names_position";
+
+/// What others ask of the indexer.
+pub(super) enum Message {
+    /// List this folder, and those above it, before answering; Err is for people.
+    Ensure(Vec<u8>, SyncSender<std::result::Result<(), String>>),
+    /// Look again.
+    Hints(Vec<Hint>),
+    /// A file was read.
+    Read(Box<Reading>),
+    /// Answer once everything asked before is in the index.
+    Flush(SyncSender<()>),
+    /// End.
+    Stop,
+}
+
+/// The running indexer.
+pub(super) struct Indexer {
+    inbox: SyncSender<Message>,
+    rescan: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    watch_counts: Arc<Mutex<(u64, u64)>>,
+}
+
+struct Shared {
+    home: Home,
+    progress: Arc<Progress>,
+    news: Arc<News>,
+    watch_counts: Arc<Mutex<(u64, u64)>>,
+}
+
+impl Indexer {
+    /// Starts the indexer and `readers` reading threads over an open writer.
+    pub(super) fn start(
+        home: &Home,
+        writer: Writer,
+        readers: usize,
+        watch: bool,
+        progress: Arc<Progress>,
+        news: Arc<News>,
+    ) -> Result<Indexer> {
+        let (inbox, messages) = sync_channel(INBOX_MAX);
+        let rescan = Arc::new(AtomicBool::new(false));
+        let watcher = if watch { Some(start_watcher(home, &inbox, &rescan)?) } else { None };
+        let watch_counts = Arc::new(Mutex::new((0, 0)));
+        let shared = Shared { home: home.clone(), progress, news, watch_counts: watch_counts.clone() };
+        let (jobs, job_queue) = sync_channel::<Row>(IN_FLIGHT_MAX);
+        let job_queue = Arc::new(Mutex::new(job_queue));
+        let stop_reading = Arc::new(AtomicBool::new(false));
+        for number in 0..readers.max(1) {
+            spawn_reader(number, home, &job_queue, &inbox, &stop_reading, &shared.progress)?;
+        }
+        let seen_rescan = rescan.clone();
+        let thread = std::thread::Builder::new()
+            .name("indexer".into())
+            .spawn(move || Loop::new(shared, writer, watcher, messages, jobs, seen_rescan, stop_reading).run())
+            .map_err(StoreError::io("start a thread for", home.root()))?;
+        Ok(Indexer { inbox, rescan, thread: Some(thread), watch_counts })
+    }
+
+    /// Folders watched, and folders that could not be.
+    pub(super) fn watch_counts(&self) -> (u64, u64) {
+        *self.watch_counts.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// Waits until the folder at `path` is listed.
+    pub(super) fn ensure(&self, path: &[u8]) -> Result<()> {
+        let (answer, answered) = sync_channel(1);
+        let gone = || StoreError::Invalid("the index ended; see the log, then mount again".into());
+        self.inbox.send(Message::Ensure(path.to_owned(), answer)).map_err(|_| gone())?;
+        answered.recv().map_err(|_| gone())?.map_err(StoreError::Invalid)
+    }
+
+    /// Has paths looked at again; never waits.
+    pub(super) fn hint(&self, hints: Vec<Hint>) {
+        if let Err(TrySendError::Full(_)) = self.inbox.try_send(Message::Hints(hints)) {
+            self.rescan.store(true, Ordering::Release);
+        }
+    }
+
+    /// Waits until what was asked before is in the index.
+    pub(super) fn flush(&self) {
+        let (answer, answered) = sync_channel(1);
+        if self.inbox.send(Message::Flush(answer)).is_ok() {
+            let _ = answered.recv();
+        }
+    }
+
+    /// Ends the indexer after the batch at hand.
+    pub(super) fn stop(&mut self) {
+        let _ = self.inbox.send(Message::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Indexer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn start_watcher(home: &Home, inbox: &SyncSender<Message>, rescan: &Arc<AtomicBool>) -> Result<Watcher> {
+    let (inbox, rescan) = (inbox.clone(), rescan.clone());
+    Watcher::start(home, move |hints| match inbox.try_send(Message::Hints(hints)) {
+        Ok(()) => true,
+        Err(TrySendError::Full(_)) => {
+            rescan.store(true, Ordering::Release);
+            true
+        }
+        Err(TrySendError::Disconnected(_)) => false,
+    })
+}
+
+fn spawn_reader(
+    number: usize,
+    home: &Home,
+    jobs: &Arc<Mutex<Receiver<Row>>>,
+    inbox: &SyncSender<Message>,
+    stop: &Arc<AtomicBool>,
+    progress: &Arc<Progress>,
+) -> Result<()> {
+    let (root, jobs, inbox) = (home.root().to_owned(), jobs.clone(), inbox.clone());
+    let (stop, progress) = (stop.clone(), progress.clone());
+    let work = move || {
+        loop {
+            // The lock is held while waiting for a job: the others wait for it instead.
+            let job = jobs.lock().unwrap_or_else(|poison| poison.into_inner()).recv();
+            let Ok(row) = job else { return };
+            if stop.load(Ordering::Acquire) {
+                return;
+            }
+            let reading = std::panic::catch_unwind(|| read::read(&root, &row, &progress.bytes_done))
+                .unwrap_or_else(|_| Reading::panicked(&row));
+            if inbox.send(Message::Read(Box::new(reading))).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name(format!("backfill-{number}"))
+        .spawn(work)
+        .map(drop)
+        .map_err(StoreError::io("start a thread for", home.root()))
+}
+
+struct Loop {
+    shared: Shared,
+    writer: Writer,
+    watcher: Option<Watcher>,
+    messages: Receiver<Message>,
+    jobs: SyncSender<Row>,
+    rescan: Arc<AtomicBool>,
+    stop_reading: Arc<AtomicBool>,
+    /// Folders to list; the last is next.
+    scan: Vec<Vec<u8>>,
+    /// Folders listed since the start or the last comparison.
+    listed: HashSet<Vec<u8>>,
+    names: Follower,
+    names_due: bool,
+    /// Files whose logical path is to be looked at.
+    files_due: BTreeSet<Vec<u8>>,
+    flight: Flight,
+    in_flight: HashSet<Vec<u8>>,
+    /// The last path given to the readers in this round.
+    fed: Vec<u8>,
+    /// There may be unread files after `fed`.
+    feed_due: bool,
+    readings: Vec<Reading>,
+    readings_since: Option<Instant>,
+    waiting: Vec<SyncSender<()>>,
+    owner: String,
+    backfilling: bool,
+    tally: Tally,
+    watermark: Option<Vec<u8>>,
+    trouble_until: Option<Instant>,
+    compare_at: Option<Instant>,
+    stopping: bool,
+}
+
+fn now_seconds() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+}
+
+impl Loop {
+    fn new(
+        shared: Shared,
+        writer: Writer,
+        watcher: Option<Watcher>,
+        messages: Receiver<Message>,
+        jobs: SyncSender<Row>,
+        rescan: Arc<AtomicBool>,
+        stop_reading: Arc<AtomicBool>,
+    ) -> Self {
+        let position = writer.queries().meta_text(NAMES_POSITION).ok().flatten();
+        let position = position.and_then(|text| serde_json::from_str(&text).ok());
+        let names = Follower::new(shared.home.session_index(), position);
+        Loop {
+            shared,
+            writer,
+            watcher,
+            messages,
+            jobs,
+            rescan,
+            stop_reading,
+            scan: Vec::new(),
+            listed: HashSet::new(),
+            names,
+            names_due: true,
+            files_due: BTreeSet::new(),
+            flight: Flight::default(),
+            in_flight: HashSet::new(),
+            fed: Vec::new(),
+            feed_due: false,
+            readings: Vec::new(),
+            readings_since: None,
+            waiting: Vec::new(),
+            owner: format!("{}-{}", std::process::id(), now_seconds()),
+            backfilling: false,
+            tally: Tally::default(),
+            watermark: None,
+            trouble_until: None,
+            compare_at: None,
+            stopping: false,
+        }
+    }
+
+    fn run(mut self) {
+        self.scan_all();
+        while !self.stopping {
+            self.take_messages();
+            if self.stopping {
+                break;
+            }
+            if self.trouble_until.is_some_and(|until| Instant::now() < until) {
+                continue;
+            }
+            if let Err(error) = self.work() {
+                self.report_trouble(&error);
+            }
+        }
+        self.stop_reading.store(true, Ordering::Release);
+        let _ = self.store_readings();
+        self.watcher = None;
+        self.shared.news.close();
+        self.writer.close();
+    }
+
+    fn report_trouble(&mut self, error: &StoreError) {
+        self.trouble_until = Some(Instant::now() + TROUBLE_PAUSE);
+        let mut trouble = self.shared.progress.trouble.lock().unwrap_or_else(|poison| poison.into_inner());
+        if trouble.is_none() {
+            log::warn!("{error}; what is indexed is still served, and the rest is tried again until it can be written");
+        }
+        *trouble = Some(error.to_string());
+    }
+
+    fn scan_all(&mut self) {
+        self.listed.clear();
+        self.shared.progress.listed.store(false, Ordering::Release);
+        self.scan = ROOTS.iter().rev().map(|root| root.as_bytes().to_vec()).collect();
+    }
+
+    /// Is there work that does not wait for a message?
+    fn is_busy(&self) -> bool {
+        !self.scan.is_empty()
+            || !self.files_due.is_empty()
+            || self.names_due
+            || (self.feed_due && self.in_flight.len() < IN_FLIGHT_MAX)
+            || self.readings.len() >= BATCH_FILES
+            || self.rescan.load(Ordering::Acquire)
+    }
+
+    fn take_messages(&mut self) {
+        let busy = self.is_busy();
+        let pause = self.trouble_until.map(|until| until.saturating_duration_since(Instant::now()));
+        let first = match pause.filter(|pause| !pause.is_zero()) {
+            Some(pause) => self.receive_within(pause),
+            None if busy => self.messages.try_recv().map_err(|error| error == TryRecvError::Disconnected),
+            None => match self.next_deadline() {
+                Some(wait) => self.receive_within(wait),
+                None => self.messages.recv().map_err(|_| true),
+            },
+        };
+        match first {
+            Ok(message) => self.take(message),
+            Err(disconnected) => {
+                self.stopping |= disconnected;
+                return;
+            }
+        }
+        for _ in 1..MESSAGES_AT_ONCE_MAX {
+            match self.messages.try_recv() {
+                Ok(message) => self.take(message),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn receive_within(&self, wait: Duration) -> std::result::Result<Message, bool> {
+        self.messages.recv_timeout(wait).map_err(|error| error == RecvTimeoutError::Disconnected)
+    }
+
+    /// How long the loop may sleep though nothing is asked; None: for ever.
+    fn next_deadline(&self) -> Option<Duration> {
+        let store_at = self.readings_since.map(|since| since + BATCH_TIME);
+        let earliest = [store_at, self.compare_at].into_iter().flatten().min()?;
+        Some(earliest.saturating_duration_since(Instant::now()))
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Ensure(path, answer) => {
+                let done = self.ensure(&path).map_err(|error| error.to_string());
+                let _ = answer.send(done);
+            }
+            Message::Hints(hints) => hints.into_iter().for_each(|hint| self.take_hint(hint)),
+            Message::Read(reading) => {
+                self.readings_since.get_or_insert_with(Instant::now);
+                self.readings.push(*reading);
+            }
+            Message::Flush(answer) => self.waiting.push(answer),
+            Message::Stop => self.stopping = true,
+        }
+    }
+
+    fn take_hint(&mut self, hint: Hint) {
+        match hint {
+            Hint::Names => self.names_due = true,
+            Hint::File(path) => {
+                self.files_due.insert(path);
+            }
+            Hint::Dir(path) => self.scan.push(path),
+            Hint::All => self.scan_all(),
+        }
+    }
+
+    /// One piece of work.
+    fn work(&mut self) -> Result<()> {
+        if self.rescan.swap(false, Ordering::AcqRel) {
+            log::info!("more changes than could be followed: everything is compared");
+            self.scan_all();
+        }
+        if self.compare_at.is_some_and(|at| Instant::now() >= at) {
+            self.compare_at = None;
+            self.scan_all();
+        }
+        let due = self.readings_since.is_some_and(|since| since.elapsed() >= BATCH_TIME);
+        if self.readings.len() >= BATCH_FILES || due || (self.in_flight.len() == self.readings.len() && !self.feed_due) {
+            self.store_readings()?;
+        }
+        if !self.files_due.is_empty() {
+            self.look_at_files()?;
+        } else if !self.scan.is_empty() {
+            self.scan_some()?;
+        } else if self.names_due {
+            self.follow_names()?;
+        } else if self.feed_due {
+            self.feed()?;
+        }
+        self.settle()
+    }
+
+    /// After work: is everything listed and read?
+    fn settle(&mut self) -> Result<()> {
+        let progress = self.shared.progress.clone();
+        if !self.scan.is_empty() || self.names_due || !self.files_due.is_empty() {
+            return Ok(());
+        }
+        if !progress.listed.load(Ordering::Acquire) {
+            self.begin_reading()?;
+            progress.listed.store(true, Ordering::Release);
+        }
+        if self.feed_due || !self.in_flight.is_empty() || !self.readings.is_empty() {
+            return Ok(());
+        }
+        if self.backfilling {
+            self.backfilling = false;
+            backfill::complete(self.writer.connection(), &self.owner, now_seconds())
+                .map_err(StoreError::index(self.writer.path()))?;
+            self.restart_feed();
+            return Ok(());
+        }
+        *progress.trouble.lock().unwrap_or_else(|poison| poison.into_inner()) = None;
+        self.trouble_until = None;
+        progress.settled.store(true, Ordering::Release);
+        for waiting in self.waiting.drain(..) {
+            let _ = waiting.send(());
+        }
+        Ok(())
+    }
+
+    fn restart_feed(&mut self) {
+        self.fed.clear();
+        self.feed_due = true;
+    }
+
+    /// Everything is listed: what is to be read, and from where?
+    fn begin_reading(&mut self) -> Result<()> {
+        let refused = self.watcher.as_ref().map_or((0, 0), Watcher::counts).1;
+        self.compare_at = if refused > 0 { Some(Instant::now() + COMPARE_EVERY) } else { None };
+        let path = self.writer.path().to_owned();
+        let state = backfill::load(self.writer.connection()).map_err(StoreError::index(&path))?;
+        let mut start = Vec::new();
+        if state.status != Status::Complete && !self.backfilling {
+            // The state folder's lock is ours: whoever ran before is gone, and its lease with it.
+            self.backfilling =
+                backfill::claim(self.writer.connection(), &self.owner, now_seconds(), 0).map_err(StoreError::index(&path))?;
+            if self.backfilling {
+                start = state.last_watermark.unwrap_or_default();
+            }
+        }
+        let totals = self.writer.queries().unread_totals(&start).map_err(StoreError::index(&path))?;
+        self.shared.progress.files_total.store(totals.0, Ordering::Relaxed);
+        self.shared.progress.files_done.store(0, Ordering::Relaxed);
+        self.shared.progress.bytes_total.store(totals.1, Ordering::Relaxed);
+        self.shared.progress.bytes_done.store(0, Ordering::Relaxed);
+        if self.backfilling && !start.is_empty() {
+            log::info!("backfill goes on after {}", String::from_utf8_lossy(&start));
+        }
+        self.fed = start;
+        self.feed_due = true;
+        Ok(())
+    }
+
+    fn ensure(&mut self, path: &[u8]) -> Result<()> {
+        let mut path = path;
+        let mut chain = vec![];
+        while !path.is_empty() {
+            if !self.listed.contains(path) {
+                chain.push(path.to_owned());
+            }
+            path = super::tree::split_path(path).0;
+        }
+        for dir in chain.into_iter().rev() {
+            self.scan_dirs(vec![dir], false)?;
+        }
+        Ok(())
+    }
+
+    fn scan_some(&mut self) -> Result<()> {
+        self.scan_dirs(Vec::new(), true)
+    }
+
+    /// Lists folders into one transaction: those given, then some of those waiting.
+    fn scan_dirs(&mut self, mut dirs: Vec<Vec<u8>>, go_on: bool) -> Result<()> {
+        let mut listings = Vec::new();
+        let mut files = 0;
+        while let Some(path) = dirs.pop().or_else(|| if go_on { self.scan.pop() } else { None }) {
+            // Armed before it is listed: nothing falls between.
+            if let Some(watcher) = &mut self.watcher {
+                watcher.arm(&path);
+            }
+            let listing = match scan::list(self.shared.home.root(), &path) {
+                Ok(listing) => listing,
+                Err(error) => {
+                    log::warn!("{error}; what was known of it is kept");
+                    self.listed.insert(path);
+                    continue;
+                }
+            };
+            files += listing.as_ref().map_or(1, |listing| listing.files.len() + 1);
+            listings.push((path, listing));
+            if files >= SCAN_BATCH_FILES || !go_on {
+                break;
+            }
+            if let Some((path, Some(listing))) = listings.last() {
+                self.scan.extend(new_dirs(path, listing));
+            }
+        }
+        self.store_listings(listings)
+    }
+
+    fn store_listings(&mut self, listings: Vec<(Vec<u8>, Option<scan::Listing>)>) -> Result<()> {
+        let root = self.shared.home.root().to_owned();
+        let stored = self.writer.batch(|batch| {
+            for (path, listing) in &listings {
+                match listing {
+                    Some(listing) => scan::apply(batch, &root, listing)?,
+                    None => scan::forget_dir(batch, path)?,
+                }
+            }
+            Ok(())
+        });
+        let changes = match stored {
+            Ok(((), changes)) => changes,
+            Err(error) => {
+                self.scan.extend(listings.into_iter().map(|(path, _)| path));
+                return Err(error);
+            }
+        };
+        self.tell(changes);
+        if let Some(watcher) = &self.watcher {
+            *self.shared.watch_counts.lock().unwrap_or_else(|poison| poison.into_inner()) = watcher.counts();
+        }
+        let progress = &self.shared.progress;
+        let last = listings.len().saturating_sub(1);
+        for (position, (path, listing)) in listings.into_iter().enumerate() {
+            progress.dirs_listed.fetch_add(1, Ordering::Relaxed);
+            if let Some(listing) = listing {
+                progress.files_found.fetch_add(listing.files.len() as u64, Ordering::Relaxed);
+                progress.passed_over.fetch_add(listing.passed_over_count, Ordering::Relaxed);
+                // The last one broke the loop before its folders were put down to be listed.
+                if position == last {
+                    self.scan.extend(new_dirs(&path, &listing).filter(|dir| !self.listed.contains(dir)));
+                }
+            }
+            self.listed.insert(path);
+        }
+        self.wake_feed();
+        Ok(())
+    }
+
+    /// Something may be unread.
+    fn wake_feed(&mut self) {
+        if self.shared.progress.listed.load(Ordering::Acquire) {
+            self.restart_feed();
+        }
+    }
+
+    fn look_at_files(&mut self) -> Result<()> {
+        let paths: Vec<_> = std::mem::take(&mut self.files_due).into_iter().collect();
+        let root = self.shared.home.root().to_owned();
+        let mut found = BTreeMap::new();
+        for path in &paths {
+            let dir = super::tree::split_path(path).0;
+            if !self.listed.contains(dir) {
+                // Its folder is listed later, and with it the file.
+                self.scan.push(dir.to_owned());
+                continue;
+            }
+            let located = content::locate_now(&self.shared.home.join(path)).ok();
+            found.insert(path.clone(), located.map(|located| (located.encoding, DiskStat::of(&located.stat))));
+        }
+        let stored = self.writer.batch(|batch| {
+            found.iter().try_for_each(|(path, found)| scan::apply_file(batch, &root, path, *found))
+        });
+        match stored {
+            Ok(((), changes)) => self.tell(changes),
+            Err(error) => {
+                self.files_due.extend(paths);
+                return Err(error);
+            }
+        }
+        self.wake_feed();
+        Ok(())
+    }
+
+    fn feed(&mut self) -> Result<()> {
+        let room = IN_FLIGHT_MAX - self.in_flight.len().min(IN_FLIGHT_MAX);
+        let page = self.writer.queries().unread(&self.fed, room).map_err(StoreError::index(self.writer.path()))?;
+        if page.is_empty() {
+            self.feed_due = false;
+            return Ok(());
+        }
+        for row in page {
+            let path = row.file.path.clone();
+            self.fed = path.clone();
+            if self.in_flight.contains(&path) {
+                continue;
+            }
+            match self.jobs.try_send(row) {
+                Ok(()) => {
+                    self.in_flight.insert(path.clone());
+                    self.flight.sent(path);
+                }
+                // As many jobs fit as may be in flight, so this is the end of the readers.
+                Err(_) => return Err(StoreError::Invalid("the reading threads ended; mount again".into())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores what was read, with the backfill's checkpoint, in one transaction.
+    fn store_readings(&mut self) -> Result<()> {
+        if self.readings.is_empty() {
+            return Ok(());
+        }
+        let readings = std::mem::take(&mut self.readings);
+        self.readings_since = None;
+        let mut tally = Tally::default();
+        let mut paths = Vec::new();
+        for reading in &readings {
+            tally.scanned += 1;
+            if let Some(error) = reading.error() {
+                tally.failed += 1;
+                log::warn!("{}: {error}; passed over (see health/unreadable)", String::from_utf8_lossy(&reading.path));
+            } else {
+                tally.upserted += 1;
+            }
+            paths.push(reading.path.clone());
+        }
+        for path in &paths {
+            if let Some(watermark) = self.flight.done(path) {
+                self.watermark = Some(watermark);
+            }
+            self.in_flight.remove(path);
+        }
+        let (owner, watermark, backfilling) = (self.owner.clone(), self.watermark.clone(), self.backfilling);
+        let stored = self.writer.batch(|batch| {
+            let mut again = false;
+            for reading in readings {
+                again |= apply_reading(batch, reading)?;
+            }
+            if backfilling {
+                backfill::checkpoint(batch.connection, &owner, now_seconds(), watermark.as_deref(), tally)?;
+            }
+            Ok(again)
+        });
+        let progress = &self.shared.progress;
+        progress.files_done.fetch_add(tally.scanned, Ordering::Relaxed);
+        progress.files_failed.fetch_add(tally.failed, Ordering::Relaxed);
+        match stored {
+            Ok((again, changes)) => {
+                self.tell(changes);
+                if again {
+                    std::thread::sleep(REREAD_PAUSE);
+                    self.wake_feed();
+                }
+                Ok(())
+            }
+            Err(error) => {
+                // They stay unread in the index: the next round reads them again.
+                self.restart_feed();
+                Err(error)
+            }
+        }
+    }
+
+    fn follow_names(&mut self) -> Result<()> {
+        let before = self.names.clone();
+        let followed = match self.names.advance() {
+            Ok(followed) => followed,
+            Err(error) => {
+                log::warn!("{error}; names stay as they were");
+                self.names_due = false;
+                return Ok(());
+            }
+        };
+        let stored = self.writer.batch(|batch| {
+            let (entries, replaced) = match followed.follow {
+                Follow::Appended(entries) => (entries, false),
+                Follow::Replaced(entries) => (entries, true),
+            };
+            let mut last = BTreeMap::new();
+            for placed in entries.into_iter().chain(followed.tail) {
+                last.insert(ThreadId::new(placed.entry.id), placed);
+            }
+            if replaced {
+                for thread in batch.queries().named_threads()? {
+                    if !last.contains_key(&thread) {
+                        batch.drop_name(thread)?;
+                    }
+                }
+            }
+            for (thread, placed) in last {
+                let wanted = (placed.entry.thread_name, placed.offset_bytes as i64, placed.entry.updated_at);
+                if batch.queries().name_of(thread)?.as_ref() != Some(&wanted) {
+                    batch.set_name(thread, &wanted.0, wanted.1, &wanted.2)?;
+                }
+            }
+            let position = serde_json::to_string(&followed.position).unwrap_or_default();
+            batch.set_meta(NAMES_POSITION, &position)
+        });
+        match stored {
+            Ok(((), mut changes)) => {
+                self.names_due = false;
+                changes.push(Change::NamesFile);
+                self.tell(changes);
+                Ok(())
+            }
+            Err(error) => {
+                self.names = before;
+                Err(error)
+            }
+        }
+    }
+
+    /// Until everything was read once, nothing is kept for long by anyone: no news is needed.
+    fn tell(&self, changes: Vec<Change>) {
+        if self.shared.progress.is_settled() {
+            self.shared.news.push(changes);
+        }
+    }
+}
+
+fn new_dirs<'a>(path: &'a [u8], listing: &'a scan::Listing) -> impl Iterator<Item = Vec<u8>> + 'a {
+    // Ascending: the newest year, month and day are taken first.
+    let deep = scan::depth(path) >= scan::DEPTH_MAX;
+    listing.dirs.iter().filter(move |_| !deep).map(move |name| scan::join(path, name))
+}
+
+/// True if the file changed while it was read, and must be read again.
+fn apply_reading(batch: &mut Batch<'_>, reading: Reading) -> rusqlite::Result<bool> {
+    // Gone meanwhile: a later listing said so.
+    let Some(before) = batch.queries().row_by_path(&reading.path)? else { return Ok(false) };
+    let after = reading.apply(&before);
+    let again = after.file.state == super::row::ReadState::Unread;
+    if after != before {
+        batch.update(&before, after)?;
+    }
+    Ok(again)
+}
+
+/// What a panic in a reader becomes: a file that cannot be read.
+impl Reading {
+    fn panicked(row: &Row) -> Reading {
+        log::error!("reading {} panicked: please report this", String::from_utf8_lossy(&row.file.path));
+        Reading::failed_because(row, "rolloutfs failed on it (a defect: please report it)".into())
+    }
+}
