@@ -5,23 +5,23 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use xxhash_rust::xxh3::xxh3_64;
 
+use self::lines::{ForwardLines, ReadFrom};
 use super::error::{Result, StoreError};
 
-/// How much of the file is read at once, from the end.
-pub const BLOCK_BYTES: usize = 64 * 1024;
-/// The longest line that is looked at, without its newline. Longer ones are skipped and counted.
-pub const INDEX_LINE_BYTES_MAX: usize = 1024 * 1024;
-/// How many bytes before a [`Position`] tell whether the file is still the same one.
-pub const FINGERPRINT_BYTES_MAX: u64 = 4096;
+mod follow;
+mod lines;
+
+pub use self::follow::{FINGERPRINT_BYTES_MAX, Follow, Followed, Follower, PlacedEntry, Position};
+pub use self::lines::{BLOCK_BYTES, INDEX_LINE_BYTES_MAX, ReverseLines};
+
 /// How often [`remove`] starts again when somebody else replaces the file meanwhile.
 const REWRITE_ATTEMPTS_MAX: u32 = 3;
 /// Permissions of an index that [`append`] has to create.
@@ -53,127 +53,6 @@ pub enum Rule {
     /// Only the most recent entry of each thread counts (later versions).
     #[default]
     Newest,
-}
-
-/// The lines of a file, last to first, in bounded memory. One `\r` at the end of a line is dropped, blank
-/// lines are skipped, and a last line without a newline counts.
-#[derive(Debug)]
-pub struct ReverseLines<R> {
-    reader: R,
-    /// Where the block in `block` starts; all before it is unread.
-    block_offset: u64,
-    block: Vec<u8>,
-    /// What is left of the block: its first `block_left` bytes.
-    block_left: usize,
-    block_bytes: usize,
-    /// The part of the current line that lay in later blocks, back to front.
-    carry_reversed: Vec<u8>,
-    line_bytes_max: usize,
-    overlong: bool,
-    overlong_count: u64,
-    finished: bool,
-}
-
-impl<R: Read + Seek> ReverseLines<R> {
-    /// The lines of `reader` from the end it has now.
-    pub fn new(reader: R) -> io::Result<Self> {
-        Self::with_limits(reader, BLOCK_BYTES, INDEX_LINE_BYTES_MAX)
-    }
-
-    /// As [`ReverseLines::new`] with a block size and a longest line of one's own.
-    pub fn with_limits(mut reader: R, block_bytes: usize, line_bytes_max: usize) -> io::Result<Self> {
-        let block_offset = reader.seek(SeekFrom::End(0))?;
-        Ok(ReverseLines {
-            reader,
-            block_offset,
-            block: Vec::new(),
-            block_left: 0,
-            block_bytes: block_bytes.max(1),
-            carry_reversed: Vec::new(),
-            line_bytes_max,
-            overlong: false,
-            overlong_count: 0,
-            finished: false,
-        })
-    }
-
-    /// How many lines were too long so far.
-    pub fn overlong_count(&self) -> u64 {
-        self.overlong_count
-    }
-
-    /// Reads the block before the current one. False at the start of the file.
-    fn read_previous_block(&mut self) -> io::Result<bool> {
-        let length = self.block_offset.min(self.block_bytes as u64) as usize;
-        if length == 0 {
-            return Ok(false);
-        }
-        self.block_offset -= length as u64;
-        self.block.resize(length, 0);
-        self.reader.seek(SeekFrom::Start(self.block_offset))?;
-        self.reader.read_exact(&mut self.block)?;
-        self.block_left = length;
-        Ok(true)
-    }
-
-    /// Puts `self.block[start..block_left]` in front of the current line.
-    fn carry_from(&mut self, start: usize) {
-        let part = &self.block[start..self.block_left];
-        if self.overlong || self.carry_reversed.len() + part.len() > self.line_bytes_max {
-            self.overlong = true;
-            self.carry_reversed.clear();
-        } else {
-            self.carry_reversed.extend(part.iter().rev());
-        }
-        self.block_left = start;
-    }
-
-    /// Ends the current line: None when it was too long or blank.
-    fn take_line(&mut self) -> Option<Vec<u8>> {
-        if std::mem::take(&mut self.overlong) {
-            self.overlong_count += 1;
-            return None;
-        }
-        let mut line = std::mem::take(&mut self.carry_reversed);
-        line.reverse();
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
-        (!line.trim_ascii().is_empty()).then_some(line)
-    }
-
-    fn next_line(&mut self) -> io::Result<Option<Vec<u8>>> {
-        while !self.finished {
-            match memchr::memrchr(b'\n', &self.block[..self.block_left]) {
-                Some(newline) => {
-                    self.carry_from(newline + 1);
-                    self.block_left = newline;
-                }
-                None => {
-                    self.carry_from(0);
-                    if self.read_previous_block()? {
-                        continue;
-                    }
-                    self.finished = true;
-                }
-            }
-            if let Some(line) = self.take_line() {
-                return Ok(Some(line));
-            }
-        }
-        Ok(None)
-    }
-}
-
-impl<R: Read + Seek> Iterator for ReverseLines<R> {
-    type Item = io::Result<Vec<u8>>;
-
-    /// The line before; after an error there is nothing more.
-    fn next(&mut self) -> Option<Self::Item> {
-        let line = self.next_line();
-        self.finished |= line.is_err();
-        line.transpose()
-    }
 }
 
 /// Opens the index for reading; None when there is none.
@@ -457,234 +336,39 @@ fn copy_range(from: &File, mut to: &File, range: Range<u64>) -> io::Result<u64> 
     Ok(range.start + copied_bytes)
 }
 
-/// Reads a file from an offset on, without moving the cursor it shares.
-struct ReadFrom<'a> {
-    file: &'a File,
-    offset: u64,
-}
-
-impl Read for ReadFrom<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.file.read_at(buffer, self.offset)?;
-        self.offset += length as u64;
-        Ok(length)
-    }
-}
-
-/// Where a line lies, its newline included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct LineSpan {
-    start: u64,
-    end: u64,
-    /// It has its newline.
-    complete: bool,
-}
-
-/// The lines of a reader, first to last, in bounded memory.
-struct ForwardLines<R> {
-    reader: BufReader<R>,
-    /// Where the next line starts.
-    offset: u64,
-    line: Vec<u8>,
-    overlong: bool,
-    line_bytes_max: usize,
-}
-
-impl<R: Read> ForwardLines<R> {
-    fn new(reader: R, offset: u64, line_bytes_max: usize) -> Self {
-        let reader = BufReader::with_capacity(BLOCK_BYTES, reader);
-        ForwardLines { reader, offset, line: Vec::new(), overlong: false, line_bytes_max }
-    }
-
-    /// The text of the line that [`ForwardLines::next_line`] found; empty when it was too long.
-    fn text(&self) -> &[u8] {
-        &self.line
-    }
-
-    fn next_line(&mut self) -> io::Result<Option<LineSpan>> {
-        let start = self.offset;
-        self.line.clear();
-        self.overlong = false;
-        loop {
-            let available = match self.reader.fill_buf() {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                result => result?,
-            };
-            let newline = memchr::memchr(b'\n', available);
-            let part = &available[..newline.unwrap_or(available.len())];
-            let used = part.len() + usize::from(newline.is_some());
-            if self.overlong || self.line.len() + part.len() > self.line_bytes_max {
-                self.overlong = true;
-                self.line.clear();
-            } else {
-                self.line.extend_from_slice(part);
-            }
-            self.reader.consume(used);
-            self.offset += used as u64;
-            if newline.is_some() || used == 0 {
-                let span = LineSpan { start, end: self.offset, complete: newline.is_some() };
-                return Ok((span.end > span.start).then_some(span));
-            }
-        }
-    }
-}
-
-/// How far a follower has read, and how it knows the file again. To be stored beside what was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Position {
-    /// The file's device; 0 for a file that is not there.
-    pub device: u64,
-    /// The file's number on it; 0 for a file that is not there.
-    pub inode: u64,
-    /// The start of the first line that was not read, in bytes.
-    pub offset_bytes: u64,
-    /// XXH3 of the last [`FINGERPRINT_BYTES_MAX`] or fewer bytes before the offset.
-    pub fingerprint: u64,
-}
-
-/// An entry and where its line starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlacedEntry {
-    /// The start of its line, in bytes from the start of the file. A larger one is newer.
-    pub offset_bytes: u64,
-    /// What the line says.
-    pub entry: NameEntry,
-}
-
-/// What happened to the index since a position.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Follow {
-    /// These entries came; what was read before still stands.
-    Appended(Vec<PlacedEntry>),
-    /// It is another file, or it was cut or rewritten: these are all its entries, forget the others.
-    Replaced(Vec<PlacedEntry>),
-}
-
-/// The answer of [`Follower::advance`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Followed {
-    /// The complete lines.
-    pub follow: Follow,
-    /// The last line, when it has no newline yet and parses all the same. It counts as the newest entry,
-    /// and comes again next time: the position stays before it.
-    pub tail: Option<PlacedEntry>,
-    /// Where the next look starts.
-    pub position: Position,
-}
-
-/// Reads what was appended to an index since the last time.
-#[derive(Debug, Clone)]
-pub struct Follower {
-    path: PathBuf,
-    position: Option<Position>,
-}
-
-impl Follower {
-    /// Follows the index at `path` from `position`, or from its start.
-    pub fn new(path: PathBuf, position: Option<Position>) -> Self {
-        Follower { path, position }
-    }
-
-    /// Where the next look starts; None before the first.
-    pub fn position(&self) -> Option<Position> {
-        self.position
-    }
-
-    /// Reads what is new. The first look without a position answers [`Follow::Replaced`]. A file that is
-    /// not there has no entries.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`] when the file cannot be read; the position stays as it was.
-    pub fn advance(&mut self) -> Result<Followed> {
-        let followed = match open_index(&self.path)? {
-            Some(file) => follow(&file, self.position).map_err(StoreError::io("read", &self.path))?,
-            None => {
-                let still_absent = self.position == Some(Position::default());
-                let none = Vec::new();
-                let follow = if still_absent { Follow::Appended(none) } else { Follow::Replaced(none) };
-                Followed { follow, tail: None, position: Position::default() }
-            }
-        };
-        self.position = Some(followed.position);
-        Ok(followed)
-    }
-}
-
-fn follow(file: &File, position: Option<Position>) -> io::Result<Followed> {
-    let stat = file.metadata()?;
-    let mut start = 0;
-    let mut appended = false;
-    if let Some(position) = position {
-        appended = (position.device, position.inode) == (stat.dev(), stat.ino())
-            && position.offset_bytes <= stat.len()
-            && fingerprint(file, position.offset_bytes)? == Some(position.fingerprint);
-        start = if appended { position.offset_bytes } else { 0 };
-    }
-    let mut lines = ForwardLines::new(ReadFrom { file, offset: start }, start, INDEX_LINE_BYTES_MAX);
-    let (mut entries, mut tail, mut read_to) = (Vec::new(), None, start);
-    while let Some(line) = lines.next_line()? {
-        let entry = NameEntry::parse(lines.text());
-        let placed = entry.map(|entry| PlacedEntry { offset_bytes: line.start, entry });
-        if line.complete {
-            entries.extend(placed);
-            read_to = line.end;
-        } else {
-            tail = placed;
-        }
-    }
-    // A file cut while it was read has no fingerprint here; 0 makes the next look start again.
-    let fingerprint = fingerprint(file, read_to)?.unwrap_or(0);
-    let position = Position { device: stat.dev(), inode: stat.ino(), offset_bytes: read_to, fingerprint };
-    let follow = if appended { Follow::Appended(entries) } else { Follow::Replaced(entries) };
-    Ok(Followed { follow, tail, position })
-}
-
-/// The fingerprint of what lies before `offset`; None when the file ends before it.
-fn fingerprint(file: &File, offset: u64) -> io::Result<Option<u64>> {
-    let length = offset.min(FINGERPRINT_BYTES_MAX);
-    let mut bytes = vec![0; length as usize];
-    match file.read_exact_at(&mut bytes, offset - length) {
-        Ok(()) => Ok(Some(xxh3_64(&bytes))),
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    use proptest::prelude::*;
     use tempfile::TempDir;
 
     use super::*;
 
-    fn id(number: u128) -> Uuid {
+    pub(super) fn id(number: u128) -> Uuid {
         Uuid::from_u128(0x0198_c0de_0000_7000_8000_0000_0000_0000 + number)
     }
 
-    fn entry(number: u128, name: &str) -> NameEntry {
+    pub(super) fn entry(number: u128, name: &str) -> NameEntry {
         NameEntry { id: id(number), thread_name: name.to_owned(), updated_at: "unknown".to_owned() }
     }
 
-    fn line(number: u128, name: &str) -> String {
+    pub(super) fn line(number: u128, name: &str) -> String {
         serde_json::to_string(&entry(number, name)).unwrap() + "\n"
     }
 
-    struct Index {
+    pub(super) struct Index {
         _folder: TempDir,
-        path: PathBuf,
+        pub(super) path: PathBuf,
     }
 
     impl Index {
-        fn absent() -> Index {
+        pub(super) fn absent() -> Index {
             let folder = TempDir::new().unwrap();
             let path = folder.path().join("session_index.jsonl");
             Index { _folder: folder, path }
         }
 
-        fn with(entries: &[(u128, &str)]) -> Index {
+        pub(super) fn with(entries: &[(u128, &str)]) -> Index {
             let index = Index::absent();
             for (number, name) in entries {
                 append(&index.path, &entry(*number, name)).unwrap();
@@ -692,22 +376,22 @@ mod tests {
             index
         }
 
-        fn holding(bytes: impl AsRef<[u8]>) -> Index {
+        pub(super) fn holding(bytes: impl AsRef<[u8]>) -> Index {
             let index = Index::absent();
             fs::write(&index.path, bytes).unwrap();
             index
         }
 
-        fn push(&self, bytes: &str) {
+        pub(super) fn push(&self, bytes: &str) {
             let mut file = OpenOptions::new().append(true).create(true).open(&self.path).unwrap();
             file.write_all(bytes.as_bytes()).unwrap();
         }
 
-        fn text(&self) -> String {
+        pub(super) fn text(&self) -> String {
             fs::read_to_string(&self.path).unwrap()
         }
 
-        fn by_name(&self, name: &str, rule: Rule) -> Option<u128> {
+        pub(super) fn by_name(&self, name: &str, rule: Rule) -> Option<u128> {
             id_by_name(&self.path, name, rule).unwrap().map(|found| found.as_u128() - id(0).as_u128())
         }
     }
@@ -948,200 +632,5 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
         assert!(made.success());
         assert!(matches!(name_by_id(&pipe, id(1)), Err(StoreError::Io { .. })));
-    }
-
-    fn reversed(content: &[u8], block_bytes: usize) -> Vec<Vec<u8>> {
-        let lines = ReverseLines::with_limits(Cursor::new(content), block_bytes, INDEX_LINE_BYTES_MAX);
-        lines.unwrap().map(|line| line.unwrap()).collect()
-    }
-
-    /// Spec 11.7, case 1.
-    #[test]
-    fn three_records_come_last_to_first() {
-        for block_bytes in [1, 2, 3, 7, BLOCK_BYTES] {
-            assert_eq!(reversed(b"one\ntwo\nthree\n", block_bytes), [&b"three"[..], b"two", b"one"]);
-        }
-    }
-
-    /// Spec 11.7, case 2.
-    #[test]
-    fn a_bad_record_in_the_middle_does_not_stop_the_older_ones() {
-        let content = line(1, "a") + "{bad\n" + &line(2, "b");
-        let parsed: Vec<_> =
-            reversed(content.as_bytes(), 16).iter().map(|line| NameEntry::parse(line)).collect();
-        assert_eq!(parsed, [Some(entry(2, "b")), None, Some(entry(1, "a"))]);
-    }
-
-    /// Spec 11.7, case 3.
-    #[test]
-    fn a_last_line_without_newline_counts() {
-        let valid = line(1, "a") + line(2, "b").trim_end();
-        assert_eq!(NameEntry::parse(&reversed(valid.as_bytes(), 8)[0]), Some(entry(2, "b")));
-        let invalid = line(1, "a") + "{\"id";
-        assert_eq!(reversed(invalid.as_bytes(), 8)[0], b"{\"id");
-        assert_eq!(Index::holding(invalid).by_name("a", Rule::Newest), Some(1));
-    }
-
-    /// Spec 11.7, case 4.
-    #[test]
-    fn blank_lines_are_skipped_and_carriage_returns_dropped() {
-        let content = b"\n\r\na\r\n \t\r\n\r\r\nb\r\r\n\n\n";
-        for block_bytes in 1..12 {
-            assert_eq!(reversed(content, block_bytes), [&b"b\r"[..], b"a"], "{block_bytes}");
-        }
-    }
-
-    /// Spec 11.7, case 5.
-    #[test]
-    fn records_around_the_block_size_stay_intact() {
-        for block_bytes in [4, 64, 4096] {
-            for length in block_bytes - 2..=block_bytes + 2 {
-                let (a, b) = ("a".repeat(length), "b".repeat(length));
-                for content in [format!("{a}\n{b}\n"), format!("{a}\n{b}"), format!("\n{a}\r\n\n{b}\n")] {
-                    let expected = [b.clone().into_bytes(), a.clone().into_bytes()];
-                    assert_eq!(reversed(content.as_bytes(), block_bytes), expected);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn an_overlong_line_is_skipped_and_counted() {
-        let content = b"ok\n12345678\n123456789\nlast";
-        for block_bytes in [1, 3, 8, 9, 10, 100] {
-            let mut lines = ReverseLines::with_limits(Cursor::new(content), block_bytes, 8).unwrap();
-            let found: Vec<_> = (&mut lines).map(|line| line.unwrap()).collect();
-            assert_eq!(found, [&b"last"[..], b"12345678", b"ok"], "{block_bytes}");
-            assert_eq!(lines.overlong_count(), 1);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn reverse_lines_are_the_forward_lines_reversed(
-            content in proptest::collection::vec(
-                prop_oneof![4 => "[a\n\r ]".prop_map(|text| text.as_bytes()[0]), 1 => any::<u8>()], 0..200),
-            block_bytes in 1_usize..70,
-            line_bytes_max in 0_usize..20,
-        ) {
-            let forward = content.split(|byte| *byte == b'\n');
-            let overlong = forward.clone().filter(|line| line.len() > line_bytes_max).count();
-            let mut expected: Vec<&[u8]> = forward
-                .filter(|line| line.len() <= line_bytes_max)
-                .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
-                .filter(|line| !line.trim_ascii().is_empty())
-                .collect();
-            expected.reverse();
-            let mut lines =
-                ReverseLines::with_limits(Cursor::new(&content), block_bytes, line_bytes_max).unwrap();
-            let found: Vec<_> = (&mut lines).map(|line| line.unwrap()).collect();
-            prop_assert_eq!(found, expected);
-            prop_assert_eq!(lines.overlong_count(), overlong as u64);
-        }
-
-        /// However the bytes arrive, the follower ends with what a fresh look finds.
-        #[test]
-        fn a_follower_sees_every_entry_once(
-            names in proptest::collection::vec("[a-z\u{e9}]{0,6}", 1..8),
-            cuts in proptest::collection::vec(0_usize..2000, 0..6),
-        ) {
-            let index = Index::absent();
-            let content: String =
-                names.iter().enumerate().map(|(at, name)| line(at as u128, name)).collect();
-            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % content.len()).collect();
-            cuts.sort_unstable();
-            cuts.push(content.len());
-            let mut follower = Follower::new(index.path.clone(), None);
-            let (mut seen, mut from) = (Vec::new(), 0);
-            for cut in cuts {
-                let mut file = OpenOptions::new().append(true).create(true).open(&index.path).unwrap();
-                file.write_all(&content.as_bytes()[from..cut]).unwrap();
-                from = cut;
-                match follower.advance().unwrap().follow {
-                    Follow::Appended(entries) => seen.extend(entries),
-                    Follow::Replaced(entries) => { prop_assert!(seen.is_empty()); seen = entries; }
-                }
-            }
-            let fresh = Follower::new(index.path.clone(), None).advance().unwrap().follow;
-            prop_assert_eq!(Follow::Replaced(seen), fresh);
-        }
-    }
-
-    fn names(follow: &Follow) -> (&'static str, Vec<&str>) {
-        let (kind, entries) = match follow {
-            Follow::Appended(entries) => ("appended", entries),
-            Follow::Replaced(entries) => ("replaced", entries),
-        };
-        (kind, entries.iter().map(|placed| placed.entry.thread_name.as_str()).collect())
-    }
-
-    #[test]
-    fn a_follower_reads_only_what_was_appended() {
-        let index = Index::with(&[(1, "a")]);
-        let mut follower = Follower::new(index.path.clone(), None);
-        assert_eq!(names(&follower.advance().unwrap().follow), ("replaced", vec!["a"]));
-        assert_eq!(names(&follower.advance().unwrap().follow), ("appended", vec![]));
-        let offset_bytes = fs::metadata(&index.path).unwrap().len() + 4;
-        index.push(&("bad\n".to_owned() + &line(2, "b")));
-        let followed = follower.advance().unwrap();
-        assert_eq!(
-            followed.follow,
-            Follow::Appended(vec![PlacedEntry { offset_bytes, entry: entry(2, "b") }])
-        );
-        let stored = serde_json::to_string(&followed.position).unwrap();
-        index.push(&line(3, "c"));
-        let mut restarted = Follower::new(index.path.clone(), serde_json::from_str(&stored).unwrap());
-        assert_eq!(names(&restarted.advance().unwrap().follow), ("appended", vec!["c"]));
-    }
-
-    #[test]
-    fn a_follower_leaves_a_last_line_without_newline_for_the_next_time() {
-        let index = Index::with(&[(1, "a")]);
-        let mut follower = Follower::new(index.path.clone(), None);
-        follower.advance().unwrap();
-        let position = follower.position();
-        index.push(&line(2, "b")[..20]);
-        let followed = follower.advance().unwrap();
-        assert_eq!((names(&followed.follow), followed.tail), (("appended", vec![]), None));
-        index.push(&line(2, "b").trim_end()[20..]);
-        let followed = follower.advance().unwrap();
-        assert_eq!(followed.tail.map(|placed| placed.entry), Some(entry(2, "b")));
-        assert_eq!(follower.position(), position);
-        index.push("\n");
-        let followed = follower.advance().unwrap();
-        assert_eq!((names(&followed.follow), followed.tail), (("appended", vec!["b"]), None));
-    }
-
-    #[test]
-    fn a_follower_notices_a_file_that_was_cut_rewritten_or_replaced() {
-        type Change = fn(&Index);
-        let changes: &[(Change, &str, &[&str])] = &[
-            (|index| fs::write(&index.path, line(1, "a")).unwrap(), "replaced", &["a"]),
-            (|index| fs::write(&index.path, line(1, "x") + &line(2, "b")).unwrap(), "replaced", &["x", "b"]),
-            (|index| assert_eq!(remove(&index.path, id(1)).unwrap(), 1), "replaced", &["b"]),
-            (|index| fs::remove_file(&index.path).unwrap(), "replaced", &[]),
-            (|index| fs::write(&index.path, "").unwrap(), "replaced", &[]),
-            (|_| (), "appended", &[]),
-        ];
-        for (at, (change, kind, expected)) in changes.iter().enumerate() {
-            let index = Index::with(&[(1, "a"), (2, "b")]);
-            let mut follower = Follower::new(index.path.clone(), None);
-            follower.advance().unwrap();
-            change(&index);
-            assert_eq!(names(&follower.advance().unwrap().follow), (*kind, expected.to_vec()), "case {at}");
-            index.push(&line(3, "c"));
-            let after = follower.advance().unwrap().follow;
-            assert_eq!(names(&after).1, ["c"], "case {at}");
-        }
-    }
-
-    #[test]
-    fn a_follower_waits_for_a_file_that_is_not_there() {
-        let index = Index::absent();
-        let mut follower = Follower::new(index.path.clone(), None);
-        assert_eq!(names(&follower.advance().unwrap().follow), ("replaced", vec![]));
-        assert_eq!(names(&follower.advance().unwrap().follow), ("appended", vec![]));
-        index.push(&line(1, "a"));
-        assert_eq!(names(&follower.advance().unwrap().follow), ("replaced", vec!["a"]));
     }
 }
