@@ -107,7 +107,13 @@ pub struct Tally {
 }
 
 /// Stores how far a run came and renews its claim. False: the claim is another's by now.
-pub fn checkpoint(connection: &Connection, owner: &str, now: i64, watermark: Option<&[u8]>, tally: Tally) -> rusqlite::Result<bool> {
+pub fn checkpoint(
+    connection: &Connection,
+    owner: &str,
+    now: i64,
+    watermark: Option<&[u8]>,
+    tally: Tally,
+) -> rusqlite::Result<bool> {
     let changed = connection.execute(
         "UPDATE backfill_state SET last_watermark = coalesce(?3, last_watermark), updated_at = ?2, scanned = scanned + ?4, \
          upserted = upserted + ?5, failed = failed + ?6 WHERE id = 1 AND status = 'running' AND owner = ?1",
@@ -130,8 +136,9 @@ pub fn complete(connection: &Connection, owner: &str, now: i64) -> rusqlite::Res
 pub fn wait_complete(connection: &Connection, timeout: Duration, poll: Duration) -> rusqlite::Result<bool> {
     let end = Instant::now() + timeout;
     loop {
-        let status: Option<String> =
-            connection.query_row("SELECT status FROM backfill_state WHERE id = 1", [], |row| row.get(0)).optional()?;
+        let status: Option<String> = connection
+            .query_row("SELECT status FROM backfill_state WHERE id = 1", [], |row| row.get(0))
+            .optional()?;
         if status.as_deref() == Some("complete") {
             return Ok(true);
         }
@@ -223,7 +230,9 @@ mod tests {
         let (dir, connection) = index();
         assert!(claim(&connection, "a", 1000, LEASE_SECONDS).unwrap());
         let tally = Tally { scanned: 3, upserted: 2, failed: 1 };
-        assert!(checkpoint(&connection, "a", 1001, Some(b"sessions/2026/01/27/rollout-a.jsonl"), tally).unwrap());
+        assert!(
+            checkpoint(&connection, "a", 1001, Some(b"sessions/2026/01/27/rollout-a.jsonl"), tally).unwrap()
+        );
         drop(connection);
         let connection = schema::open_writer(&dir.path().join("index.sqlite"), 1).unwrap();
         let state = load(&connection).unwrap();
@@ -241,7 +250,10 @@ mod tests {
         assert!(checkpoint(&connection, "a", 1500, None, Tally::default()).unwrap());
         assert!(!claim(&connection, "b", 2399, 900).unwrap(), "a checkpoint renews the claim");
         assert!(claim(&connection, "b", 2400, 900).unwrap());
-        assert!(!checkpoint(&connection, "a", 2401, Some(b"x"), Tally::default()).unwrap(), "the claim is b's");
+        assert!(
+            !checkpoint(&connection, "a", 2401, Some(b"x"), Tally::default()).unwrap(),
+            "the claim is b's"
+        );
         assert!(!complete(&connection, "a", 2401).unwrap());
         assert!(complete(&connection, "b", 2402).unwrap());
         assert!(!claim(&connection, "c", 99_999, 900).unwrap());
@@ -257,7 +269,8 @@ mod tests {
         let short = Duration::from_millis(5);
         assert!(!wait_complete(&connection, Duration::from_millis(30), short).unwrap());
         let other = schema::open_reader(&dir.path().join("index.sqlite")).unwrap();
-        let waiting = std::thread::spawn(move || wait_complete(&other, Duration::from_secs(30), short).unwrap());
+        let waiting =
+            std::thread::spawn(move || wait_complete(&other, Duration::from_secs(30), short).unwrap());
         assert!(complete(&connection, "a", 1001).unwrap());
         assert!(waiting.join().unwrap());
     }

@@ -95,7 +95,11 @@ mod tests {
         news.push([entry(1)]);
         news.subscribe();
         news.push([entry(2), entry(2), entry(3)]);
-        assert_eq!(news.take(), Some(vec![entry(2), entry(3)]), "what came before the subscription is not kept");
+        assert_eq!(
+            news.take(),
+            Some(vec![entry(2), entry(3)]),
+            "what came before the subscription is not kept"
+        );
         news.push((0..=NEWS_MAX as u64).map(entry));
         assert_eq!(news.take(), Some(vec![Change::Everything]));
         news.close();

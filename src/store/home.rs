@@ -53,7 +53,8 @@ impl Home {
 
     /// The home at `path`: a folder that looks like one, or an empty one.
     pub fn open(path: &Path) -> Result<Home> {
-        let not_a_home = |reason: &str| StoreError::NotAHome { path: path.to_owned(), reason: reason.to_owned() };
+        let not_a_home =
+            |reason: &str| StoreError::NotAHome { path: path.to_owned(), reason: reason.to_owned() };
         let root = fs::canonicalize(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => not_a_home(
                 "there is no such folder; give the home as an argument or set CODEX_HOME (try `rolloutfs sample-home DIR` to have one to play with)",
@@ -97,7 +98,9 @@ impl Home {
         let hash = format!("{:016x}", xxh3_64(self.root.as_os_str().as_bytes()));
         let mut candidates = vec![self.root.join(STATE_DIR_NAME)];
         let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        if let Some(state) = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state"))) {
+        if let Some(state) =
+            absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))
+        {
             candidates.push(state.join("rolloutfs").join(&hash));
         }
         // SAFETY: getuid cannot fail and touches no memory.
@@ -160,13 +163,10 @@ fn try_state_dir(dir: &Path) -> Result<()> {
         return Err(StoreError::Invalid(format!("{} belongs to another user", dir.display())));
     }
     let probe = dir.join(format!(".probe-{}", std::process::id()));
-    let written = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&probe)
-        .and_then(|mut file| file.write_all(&vec![0x5a; STATE_ROOM_BYTES]).and_then(|()| file.sync_data()));
+    let written =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&probe).and_then(
+            |mut file| file.write_all(&vec![0x5a; STATE_ROOM_BYTES]).and_then(|()| file.sync_data()),
+        );
     let _ = fs::remove_file(&probe);
     written.map_err(StoreError::io("write in", dir))
 }
@@ -199,7 +199,9 @@ impl StateLock {
             let _ = file.read_to_string(&mut holder);
             let holder = holder.trim();
             let holder = if holder.is_empty() { "another process" } else { holder }.to_owned();
-            let remedy = "unmount it first (`rolloutfs unmount MOUNTPOINT`), or mount beside it with --read-only".to_owned();
+            let remedy =
+                "unmount it first (`rolloutfs unmount MOUNTPOINT`), or mount beside it with --read-only"
+                    .to_owned();
             return Err(StoreError::Busy { path: home.to_owned(), holder, remedy });
         }
         let mut lock = StateLock { file };
@@ -210,7 +212,11 @@ impl StateLock {
     /// Writes into the lock file who holds it, for the message that another process prints.
     pub fn describe(&mut self, purpose: &str) {
         let text = format!("process {} ({purpose})\n", std::process::id());
-        let written = self.file.set_len(0).and_then(|()| self.file.rewind()).and_then(|()| self.file.write_all(text.as_bytes()));
+        let written = self
+            .file
+            .set_len(0)
+            .and_then(|()| self.file.rewind())
+            .and_then(|()| self.file.write_all(text.as_bytes()));
         if let Err(error) = written {
             log::debug!("the lock file could not be described: {error}");
         }

@@ -291,7 +291,9 @@ impl Queries<'_> {
 
     /// All rows of a thread: its rollouts, and the row of a missing thread.
     pub fn rows_of_thread(&self, thread: ThreadId) -> rusqlite::Result<Vec<Row>> {
-        let sql = format!("SELECT {FILE_COLUMNS}, {REST_COLUMNS} FROM rollouts r WHERE r.thread_id = ?1 ORDER BY r.path");
+        let sql = format!(
+            "SELECT {FILE_COLUMNS}, {REST_COLUMNS} FROM rollouts r WHERE r.thread_id = ?1 ORDER BY r.path"
+        );
         self.all(&sql, [&thread.as_bytes()[..]], full_row)
     }
 
@@ -390,7 +392,9 @@ impl Queries<'_> {
 
     /// All threads that `session_index.jsonl` names.
     pub fn named_threads(&self) -> rusqlite::Result<Vec<ThreadId>> {
-        self.all("SELECT thread_id FROM names", [], |row| thread_id(row, 0).map(|id| id.unwrap_or_default()))
+        self.all("SELECT thread_id FROM names", [], |row| {
+            Ok(thread_id(row, 0)?.unwrap_or(ThreadId::new(uuid::Uuid::nil())))
+        })
     }
 }
 
@@ -403,7 +407,7 @@ fn unsigned(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
 
 fn thread_id(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<ThreadId>> {
     let bytes: Option<Vec<u8>> = row.get(column)?;
-    Ok(bytes.and_then(|bytes| ThreadId::from_slice(&bytes)))
+    Ok(bytes.and_then(|bytes| uuid::Uuid::from_slice(&bytes).ok().map(ThreadId::new)))
 }
 
 /// The digest of a directory's entries shows in the last three digits of its mtime: an mtime that moves at each

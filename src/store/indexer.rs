@@ -101,7 +101,9 @@ impl Indexer {
         let seen_rescan = rescan.clone();
         let thread = std::thread::Builder::new()
             .name("indexer".into())
-            .spawn(move || Loop::new(shared, writer, watcher, messages, jobs, seen_rescan, stop_reading).run())
+            .spawn(move || {
+                Loop::new(shared, writer, watcher, messages, jobs, seen_rescan, stop_reading).run()
+            })
             .map_err(StoreError::io("start a thread for", home.root()))?;
         Ok(Indexer { inbox, rescan, thread: Some(thread), watch_counts })
     }
@@ -220,7 +222,6 @@ struct Loop {
     waiting: Vec<SyncSender<()>>,
     owner: String,
     backfilling: bool,
-    tally: Tally,
     watermark: Option<Vec<u8>>,
     trouble_until: Option<Instant>,
     compare_at: Option<Instant>,
@@ -266,7 +267,6 @@ impl Loop {
             waiting: Vec::new(),
             owner: format!("{}-{}", std::process::id(), now_seconds()),
             backfilling: false,
-            tally: Tally::default(),
             watermark: None,
             trouble_until: None,
             compare_at: None,
@@ -299,7 +299,9 @@ impl Loop {
         self.trouble_until = Some(Instant::now() + TROUBLE_PAUSE);
         let mut trouble = self.shared.progress.trouble.lock().unwrap_or_else(|poison| poison.into_inner());
         if trouble.is_none() {
-            log::warn!("{error}; what is indexed is still served, and the rest is tried again until it can be written");
+            log::warn!(
+                "{error}; what is indexed is still served, and the rest is tried again until it can be written"
+            );
         }
         *trouble = Some(error.to_string());
     }
@@ -395,7 +397,10 @@ impl Loop {
             self.scan_all();
         }
         let due = self.readings_since.is_some_and(|since| since.elapsed() >= BATCH_TIME);
-        if self.readings.len() >= BATCH_FILES || due || (self.in_flight.len() == self.readings.len() && !self.feed_due) {
+        if self.readings.len() >= BATCH_FILES
+            || due
+            || (self.in_flight.len() == self.readings.len() && !self.feed_due)
+        {
             self.store_readings()?;
         }
         if !self.files_due.is_empty() {
@@ -453,8 +458,8 @@ impl Loop {
         let mut start = Vec::new();
         if state.status != Status::Complete && !self.backfilling {
             // The state folder's lock is ours: whoever ran before is gone, and its lease with it.
-            self.backfilling =
-                backfill::claim(self.writer.connection(), &self.owner, now_seconds(), 0).map_err(StoreError::index(&path))?;
+            self.backfilling = backfill::claim(self.writer.connection(), &self.owner, now_seconds(), 0)
+                .map_err(StoreError::index(&path))?;
             if self.backfilling {
                 start = state.last_watermark.unwrap_or_default();
             }
@@ -579,7 +584,8 @@ impl Loop {
                 continue;
             }
             let located = content::locate_now(&self.shared.home.join(path)).ok();
-            found.insert(path.clone(), located.map(|located| (located.encoding, DiskStat::of(&located.stat))));
+            found
+                .insert(path.clone(), located.map(|located| (located.encoding, DiskStat::of(&located.stat))));
         }
         let stored = self.writer.batch(|batch| {
             found.iter().try_for_each(|(path, found)| scan::apply_file(batch, &root, path, *found))
@@ -597,7 +603,8 @@ impl Loop {
 
     fn feed(&mut self) -> Result<()> {
         let room = IN_FLIGHT_MAX - self.in_flight.len().min(IN_FLIGHT_MAX);
-        let page = self.writer.queries().unread(&self.fed, room).map_err(StoreError::index(self.writer.path()))?;
+        let page =
+            self.writer.queries().unread(&self.fed, room).map_err(StoreError::index(self.writer.path()))?;
         if page.is_empty() {
             self.feed_due = false;
             return Ok(());
@@ -633,7 +640,10 @@ impl Loop {
             tally.scanned += 1;
             if let Some(error) = reading.error() {
                 tally.failed += 1;
-                log::warn!("{}: {error}; passed over (see health/unreadable)", String::from_utf8_lossy(&reading.path));
+                log::warn!(
+                    "{}: {error}; passed over (see health/unreadable)",
+                    String::from_utf8_lossy(&reading.path)
+                );
             } else {
                 tally.upserted += 1;
             }

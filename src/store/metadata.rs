@@ -360,5 +360,10 @@ impl ResumeState {
     }
 }
 
+/// Milliseconds since 1970 of a time as Codex writes it: RFC 3339, or a file name's stamp read as UTC (spec 5.2).
+pub fn parse_timestamp_ms(text: &str) -> Option<i64> {
+    apply::timestamp_ms(text)
+}
+
 #[cfg(test)]
 mod tests;

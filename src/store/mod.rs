@@ -1,7 +1,209 @@
-//! What is in a Codex home? The store reads rollouts and keeps the index of them.
+//! What is in a Codex home? The store reads rollouts, keeps the index of them, and answers from it.
+//!
+//! It knows files, threads and places in a tree; it does not know how they are served.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub mod backfill;
+pub mod change;
 pub mod content;
 pub mod error;
+pub mod home;
+pub mod index;
+mod indexer;
 pub mod metadata;
+pub mod node;
+pub mod placing;
+mod read;
 pub mod rollout;
+pub mod row;
+mod scan;
+pub mod schema;
 pub mod session_index;
+mod tree;
+mod watch;
+mod writer;
+
+use backfill::Progress;
+use change::News;
+use content::ContentCache;
+use error::Result;
+use home::{Home, INDEX_NAME, StateLock};
+use index::Index;
+use indexer::Indexer;
+use placing::Placing;
+pub use scan::{ROOTS, is_clutter};
+use watch::Hint;
+use writer::Writer;
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// The state folder, where it is not the home's own.
+    pub state_dir: Option<PathBuf>,
+    /// Bytes that decoded copies of compressed rollouts may take on disk.
+    pub cache_bytes_max: u64,
+    /// Threads that read files for the index.
+    pub readers: usize,
+    /// Follow changes of the home.
+    pub watch: bool,
+    /// Only read an index that another process keeps.
+    pub beside: bool,
+    /// What the store is opened for, in words, for others who find it locked.
+    pub purpose: String,
+}
+
+/// Default of [`StoreOptions::cache_bytes_max`]: 2 GiB.
+pub const CACHE_BYTES_MAX_DEFAULT: u64 = 2 << 30;
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        StoreOptions {
+            state_dir: None,
+            cache_bytes_max: CACHE_BYTES_MAX_DEFAULT,
+            readers: std::thread::available_parallelism().map_or(2, usize::from),
+            watch: true,
+            beside: false,
+            purpose: "rolloutfs".into(),
+        }
+    }
+}
+
+/// A home with its index.
+pub struct Store {
+    home: Home,
+    state_dir: PathBuf,
+    index: Index,
+    content: ContentCache,
+    progress: Arc<Progress>,
+    news: Arc<News>,
+    // Dropped before the lock: no other process writes before this one ended.
+    indexer: Option<Indexer>,
+    lock: Option<std::sync::Mutex<StateLock>>,
+}
+
+impl Store {
+    /// Opens a home: takes its lock, opens or makes its index, and starts to make the index true. Returns at once;
+    /// [`Store::progress`] tells how far it is.
+    pub fn open(home: Home, options: &StoreOptions, placing: Arc<dyn Placing>) -> Result<Store> {
+        let state_dir = home.make_state_dir(options.state_dir.as_deref())?;
+        let progress = Arc::new(Progress::default());
+        let news = Arc::new(News::default());
+        let path = state_dir.join(INDEX_NAME);
+        let (lock, indexer) = if options.beside {
+            let reader = schema::open_reader(&path)?;
+            if !schema::is_current(&reader, placing.version()) {
+                return Err(error::StoreError::Invalid(format!(
+                    "the index {} is of another version; mount without --read-only once",
+                    path.display()
+                )));
+            }
+            (None, None)
+        } else {
+            let lock = StateLock::take(&state_dir, home.root(), &options.purpose)?;
+            let writer = Writer::open(&path, placing)?;
+            let indexer = Indexer::start(
+                &home,
+                writer,
+                options.readers,
+                options.watch,
+                progress.clone(),
+                news.clone(),
+            )?;
+            (Some(std::sync::Mutex::new(lock)), Some(indexer))
+        };
+        let content = ContentCache::new(state_dir.join("cache"), options.cache_bytes_max);
+        Ok(Store { home, index: Index::new(&path), state_dir, content, progress, news, indexer, lock })
+    }
+
+    /// The home.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Where the state lies.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// The index's read side.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Rollouts' bytes.
+    pub fn content(&self) -> &ContentCache {
+        &self.content
+    }
+
+    /// How far the index is.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// The news, for one reader.
+    pub fn news(&self) -> &Arc<News> {
+        &self.news
+    }
+
+    /// True if this process keeps the index.
+    pub fn is_writer(&self) -> bool {
+        self.indexer.is_some()
+    }
+
+    /// True if the views are whole and every change will be told.
+    pub fn is_settled(&self) -> bool {
+        self.progress.is_settled()
+    }
+
+    /// Folders watched, and folders that could not be.
+    pub fn watch_counts(&self) -> (u64, u64) {
+        self.indexer.as_ref().map_or((0, 0), Indexer::watch_counts)
+    }
+
+    /// Waits until the folder of the home at `path` is listed, if it has not been since the start.
+    pub fn ensure_listed(&self, path: &[u8]) -> Result<()> {
+        match &self.indexer {
+            Some(indexer) if !self.progress.listed.load(std::sync::atomic::Ordering::Acquire) => {
+                indexer.ensure(path)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Says that the file of this logical path is not what the index says. Never waits.
+    pub fn look_again(&self, path: &[u8]) {
+        if let Some(indexer) = &self.indexer {
+            indexer.hint(vec![Hint::File(path.to_owned())]);
+        }
+    }
+
+    /// Waits until the index is whole, and what happened before the call is in it.
+    pub fn flush(&self) {
+        if let Some(indexer) = &self.indexer {
+            indexer.flush();
+        }
+    }
+
+    /// Tells others who hold the home what it is held for.
+    pub fn describe(&self, purpose: &str) {
+        if let Some(lock) = &self.lock {
+            lock.lock().unwrap_or_else(|poison| poison.into_inner()).describe(purpose);
+        }
+    }
+
+    /// Ends the indexer and closes the index; the store answers no more news.
+    pub fn close(&mut self) {
+        if let Some(mut indexer) = self.indexer.take() {
+            indexer.stop();
+        }
+        self.news.close();
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

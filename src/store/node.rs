@@ -161,7 +161,8 @@ mod tests {
 
     #[test]
     fn numbers_are_63_bits_and_classes_are_apart() {
-        for number in [NodeNumber::file(b"k", 0), NodeNumber::dir(b"by-id", 0), NodeNumber::version(u64::MAX)] {
+        for number in [NodeNumber::file(b"k", 0), NodeNumber::dir(b"by-id", 0), NodeNumber::version(u64::MAX)]
+        {
             assert_eq!(number.0 >> 63, 0);
         }
         assert_eq!(NodeNumber::dir(b"by-id", 0).class(), Some(NodeClass::Dir));

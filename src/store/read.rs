@@ -24,7 +24,6 @@ pub(super) struct Reading {
     outcome: std::result::Result<Extracted, String>,
 }
 
-
 /// Reads the file of `row`. Never fails: what went wrong is part of the reading.
 pub(super) fn read(home: &Path, row: &Row, bytes_done: &AtomicU64) -> Reading {
     let path = row.file.path.clone();
@@ -84,7 +83,11 @@ fn resume_of(row: &Row, encoding: Encoding, disk: DiskStat) -> Option<ResumeStat
 impl Reading {
     /// A reading that did not come to be.
     pub(super) fn failed_because(row: &Row, reason: String) -> Reading {
-        Reading { path: row.file.path.clone(), seen: Some((row.file.encoding, row.file.disk)), outcome: Err(reason) }
+        Reading {
+            path: row.file.path.clone(),
+            seen: Some((row.file.encoding, row.file.disk)),
+            outcome: Err(reason),
+        }
     }
 
     /// Why not.

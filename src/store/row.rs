@@ -195,7 +195,8 @@ impl Row {
             file.state = ReadState::Read;
         }
         let created_at_ms = file.stamp_seconds.saturating_mul(1000);
-        let meta = ThreadMetadata { created_at_ms, updated_at_ms: disk.mtime_ns / 1_000_000, ..Default::default() };
+        let meta =
+            ThreadMetadata { created_at_ms, updated_at_ms: disk.mtime_ns / 1_000_000, ..Default::default() };
         Row { file, meta, resume: None, indexed_bytes: 0, lines: 0, error: None, name_position: -1 }
     }
 }

@@ -20,7 +20,7 @@ use super::writer::Batch;
 /// The two folders of a home that hold rollouts.
 pub const ROOTS: [&str; 2] = ["sessions", "archived_sessions"];
 /// Folders deeper than this below the home are not entered: a home has four levels.
-pub const DEPTH_MAX: usize = 32;
+pub(super) const DEPTH_MAX: usize = 32;
 
 /// A folder as it is on disk.
 pub(super) struct Listing {
@@ -55,7 +55,8 @@ pub fn is_clutter(name: &[u8]) -> bool {
 /// Reads a folder. Ok(None): there is no such folder.
 pub(super) fn list(home: &Path, path: &[u8]) -> Result<Option<Listing>> {
     let dir = home.join(OsStr::from_bytes(path));
-    let absent = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    let absent =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
     // A root may be a link to another disk; below it links are not followed.
     let is_root = !path.contains(&b'/');
     let metadata = if is_root { fs::metadata(&dir) } else { fs::symlink_metadata(&dir) };
@@ -104,7 +105,8 @@ pub(super) fn list(home: &Path, path: &[u8]) -> Result<Option<Listing>> {
 pub(super) fn apply(batch: &mut Batch<'_>, home: &Path, listing: &Listing) -> rusqlite::Result<()> {
     let number = batch.tree.keep(&listing.path, Some(listing.mtime_ns))?;
     let known = batch.queries().files_of_dir(number)?;
-    let mut known: BTreeMap<Vec<u8>, Row> = known.into_iter().map(|row| (row.file.file_name().to_vec(), row)).collect();
+    let mut known: BTreeMap<Vec<u8>, Row> =
+        known.into_iter().map(|row| (row.file.file_name().to_vec(), row)).collect();
     for (name, &(encoding, disk)) in &listing.files {
         match known.remove(name) {
             Some(before) => apply_known(batch, home, &before, encoding, disk)?,
@@ -140,13 +142,21 @@ pub(super) fn apply_file(
     }
 }
 
-fn apply_new(batch: &mut Batch<'_>, home: &Path, path: &[u8], encoding: Encoding, disk: DiskStat) -> rusqlite::Result<()> {
+fn apply_new(
+    batch: &mut Batch<'_>,
+    home: &Path,
+    path: &[u8],
+    encoding: Encoding,
+    disk: DiskStat,
+) -> rusqlite::Result<()> {
     let mut row = Row::found(path.to_owned(), encoding, disk);
     row.file.decoded_bytes = stated_bytes(home, path, encoding);
     if let Some(thread) = row.file.thread_id {
         // A file that was moved: what was read of it holds, so that no view loses it meanwhile.
         let known = batch.queries().rows_of_thread(thread)?;
-        if let Some(moved) = known.into_iter().find(|other| other.file.disk == disk && other.file.encoding == encoding) {
+        if let Some(moved) =
+            known.into_iter().find(|other| other.file.disk == disk && other.file.encoding == encoding)
+        {
             let state = moved.file.state;
             row = Row { file: FileRow { state, ..row.file }, ..moved.clone() };
             row.file.torn = moved.file.torn;
@@ -158,7 +168,13 @@ fn apply_new(batch: &mut Batch<'_>, home: &Path, path: &[u8], encoding: Encoding
     batch.insert(row)
 }
 
-fn apply_known(batch: &mut Batch<'_>, home: &Path, before: &Row, encoding: Encoding, disk: DiskStat) -> rusqlite::Result<()> {
+fn apply_known(
+    batch: &mut Batch<'_>,
+    home: &Path,
+    before: &Row,
+    encoding: Encoding,
+    disk: DiskStat,
+) -> rusqlite::Result<()> {
     let same = before.file.disk == disk && before.file.encoding == encoding;
     if same && before.file.state != ReadState::Failed {
         return Ok(());
@@ -170,7 +186,9 @@ fn apply_known(batch: &mut Batch<'_>, home: &Path, before: &Row, encoding: Encod
     if after.file.kind == RowKind::Rollout {
         after.file.state = ReadState::Unread;
         let same_file = before.file.disk.device == disk.device && before.file.disk.inode == disk.inode;
-        let grew = encoding == Encoding::Plain && before.file.encoding == encoding && disk.size_bytes >= before.indexed_bytes;
+        let grew = encoding == Encoding::Plain
+            && before.file.encoding == encoding
+            && disk.size_bytes >= before.indexed_bytes;
         if !(same_file && grew) {
             after.resume = None;
             after.indexed_bytes = 0;
@@ -214,14 +232,6 @@ pub(super) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     path.push(b'/');
     path.extend_from_slice(name);
     path
-}
-
-/// True for a path at or below one of the two roots.
-pub(super) fn is_below_roots(path: &[u8]) -> bool {
-    ROOTS.iter().any(|root| {
-        let root = root.as_bytes();
-        path == root || path.starts_with(root) && path.get(root.len()) == Some(&b'/')
-    })
 }
 
 /// Depth of a path below the home.

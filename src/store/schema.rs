@@ -79,10 +79,9 @@ pub fn open_writer(path: &Path, views_version: u32) -> Result<Connection> {
             match try_open_writer(path, views_version) {
                 Ok(connection) => Ok(connection),
                 Err(Refused::Failed(error)) => Err(error),
-                Err(Refused::Unusable(reason)) => Err(StoreError::Invalid(format!(
-                    "index {} cannot be made: {reason}",
-                    path.display()
-                ))),
+                Err(Refused::Unusable(reason)) => {
+                    Err(StoreError::Invalid(format!("index {} cannot be made: {reason}", path.display())))
+                }
             }
         }
         Err(Refused::Failed(error)) => Err(error),
@@ -106,7 +105,8 @@ fn try_open_writer(path: &Path, views_version: u32) -> std::result::Result<Conne
     configure(&connection).map_err(classify)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(classify)?;
     connection.pragma_update(None, "synchronous", "NORMAL").map_err(classify)?;
-    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(classify)?;
+    let version: u32 =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(classify)?;
     let wanted = SCHEMA_VERSION << 16 | views_version & 0xffff;
     if version == 0 {
         let empty: i64 = connection
@@ -119,7 +119,11 @@ fn try_open_writer(path: &Path, views_version: u32) -> std::result::Result<Conne
         connection.execute_batch(&create).map_err(classify)?;
     } else if version != wanted {
         let age = if version > wanted { "newer" } else { "older" };
-        return Err(Refused::Unusable(format!("it is of {age} version {}.{}", version >> 16, version & 0xffff)));
+        return Err(Refused::Unusable(format!(
+            "it is of {age} version {}.{}",
+            version >> 16,
+            version & 0xffff
+        )));
     } else if !closed_cleanly(&connection).map_err(classify)? {
         // After a crash, and only then, every page is looked at before anything trusts it: a damaged file often opens.
         let verdict: String =
@@ -162,7 +166,9 @@ pub fn open_reader(path: &Path) -> Result<Connection> {
 /// True if the file at `path` is an index that a reader of this version understands.
 pub fn is_current(connection: &Connection, views_version: u32) -> bool {
     let wanted = SCHEMA_VERSION << 16 | views_version & 0xffff;
-    connection.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0)).is_ok_and(|found| found == wanted)
+    connection
+        .pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))
+        .is_ok_and(|found| found == wanted)
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
@@ -195,7 +201,8 @@ fn sibling(path: &Path, suffix: &str) -> PathBuf {
 pub fn move_aside(path: &Path) -> Result<PathBuf> {
     let candidates: Vec<_> = (1..=ASIDE_MAX).map(|n| sibling(path, &format!(".damaged-{n}"))).collect();
     let modified = |candidate: &PathBuf| std::fs::metadata(candidate).and_then(|found| found.modified()).ok();
-    let aside = candidates.iter().min_by_key(|candidate| modified(candidate)).unwrap_or(&candidates[0]).clone();
+    let aside =
+        candidates.iter().min_by_key(|candidate| modified(candidate)).unwrap_or(&candidates[0]).clone();
     remove_with_companions(&aside)?;
     for suffix in ["-wal", "-shm"] {
         let from = sibling(path, suffix);
@@ -247,7 +254,11 @@ mod tests {
     fn damaged_foreign_and_newer_indexes_are_moved_aside() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("index.sqlite");
-        std::fs::write(&path, "this is no database, but long enough to have a header of one hundred bytes. ".repeat(40)).unwrap();
+        std::fs::write(
+            &path,
+            "this is no database, but long enough to have a header of one hundred bytes. ".repeat(40),
+        )
+        .unwrap();
         assert_eq!(count(&open_writer(&path, 1).unwrap()), 1);
         assert!(dir.path().join("index.sqlite.damaged-1").exists());
         assert_eq!(count(&open_writer(&path, 2).unwrap()), 1);
@@ -257,7 +268,10 @@ mod tests {
             connection.pragma_update(None, "user_version", 99u32 << 16).unwrap();
         }
         let kept = std::fs::read_dir(dir.path()).unwrap().flatten();
-        assert_eq!(kept.filter(|file| file.file_name().to_string_lossy().ends_with(&['1', '2', '3'][..])).count(), 3);
+        assert_eq!(
+            kept.filter(|file| file.file_name().to_string_lossy().ends_with(&['1', '2', '3'][..])).count(),
+            3
+        );
     }
 
     #[test]

@@ -102,7 +102,8 @@ impl<'c> Tree<'c> {
 
     fn number_taken(&self, number: NodeNumber) -> rusqlite::Result<bool> {
         let mut statement = self.connection.prepare_cached("SELECT 1 FROM dirs WHERE number = ?1")?;
-        Ok(statement.exists([number.to_sql()])? || self.dirs.values().any(|dir| dir.number == number && !dir.stored))
+        Ok(statement.exists([number.to_sql()])?
+            || self.dirs.values().any(|dir| dir.number == number && !dir.stored))
     }
 
     fn make(&mut self, path: &[u8]) -> rusqlite::Result<Dir> {
@@ -140,7 +141,8 @@ impl<'c> Tree<'c> {
     }
 
     fn free_dir_cookie(&self, parent: NodeNumber, computed: i64) -> rusqlite::Result<i64> {
-        let mut taken = self.connection.prepare_cached("SELECT 1 FROM dirs WHERE parent = ?1 AND cookie = ?2")?;
+        let mut taken =
+            self.connection.prepare_cached("SELECT 1 FROM dirs WHERE parent = ?1 AND cookie = ?2")?;
         let mut cookie = computed;
         while taken.exists(params![parent.to_sql(), cookie])?
             || self.dirs.values().any(|dir| dir.parent == parent && dir.cookie == cookie && !dir.stored)
@@ -186,7 +188,13 @@ impl<'c> Tree<'c> {
     }
 
     /// Puts a file, or a link to it, at a place.
-    pub(super) fn add(&mut self, place: &Place, row: i64, number: NodeNumber, mtime_ns: i64) -> rusqlite::Result<()> {
+    pub(super) fn add(
+        &mut self,
+        place: &Place,
+        row: i64,
+        number: NodeNumber,
+        mtime_ns: i64,
+    ) -> rusqlite::Result<()> {
         let dir = self.ensure(&place.dir)?;
         dir.entries += 1;
         dir.changed = true;
@@ -194,9 +202,9 @@ impl<'c> Tree<'c> {
         let dir_number = dir.number;
         let slot = i64::from(place.view.0) * 8 + i64::from(place.index);
         let computed = cookie_of(&place.name);
-        let mut insert = self
-            .connection
-            .prepare_cached("INSERT INTO entries(dir, cookie, row, slot) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING")?;
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO entries(dir, cookie, row, slot) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+        )?;
         for cookie in computed..computed + COOKIE_RUN_MAX {
             if insert.execute(params![dir_number.to_sql(), cookie, row, slot])? == 1 {
                 self.changes.push(Change::Entry { dir: dir_number, name: place.name.clone() });
@@ -204,7 +212,11 @@ impl<'c> Tree<'c> {
             }
         }
         // 64 names with one 62-bit hash, or 64 rollouts of one second with one 29-bit hash: not by chance.
-        log::error!("{}: too many names share a cookie; {} is not listed", lossy(&place.dir), lossy(&place.name));
+        log::error!(
+            "{}: too many names share a cookie; {} is not listed",
+            lossy(&place.dir),
+            lossy(&place.name)
+        );
         let dir = self.ensure(&place.dir)?;
         dir.entries -= 1;
         dir.digest = dir.digest.wrapping_sub(digest_of(&place.name, number));
@@ -212,14 +224,21 @@ impl<'c> Tree<'c> {
     }
 
     /// Takes a file, or a link to it, from a place.
-    pub(super) fn remove(&mut self, place: &Place, row: i64, number: NodeNumber, mtime_ns: i64) -> rusqlite::Result<()> {
+    pub(super) fn remove(
+        &mut self,
+        place: &Place,
+        row: i64,
+        number: NodeNumber,
+        mtime_ns: i64,
+    ) -> rusqlite::Result<()> {
         let dir_number = self.ensure(&place.dir)?.number;
         let computed = cookie_of(&place.name);
         let slot = i64::from(place.view.0) * 8 + i64::from(place.index);
         let mut delete = self.connection.prepare_cached(
             "DELETE FROM entries WHERE dir = ?1 AND cookie >= ?2 AND cookie < ?3 AND row = ?4 AND slot = ?5",
         )?;
-        let gone = delete.execute(params![dir_number.to_sql(), computed, computed + COOKIE_RUN_MAX, row, slot])?;
+        let gone =
+            delete.execute(params![dir_number.to_sql(), computed, computed + COOKIE_RUN_MAX, row, slot])?;
         if gone == 0 {
             return Ok(());
         }
@@ -328,7 +347,9 @@ impl<'c> Tree<'c> {
     }
 
     fn drop_dir(&mut self, path: &[u8], dir: &Dir) -> rusqlite::Result<()> {
-        self.connection.prepare_cached("DELETE FROM dirs WHERE number = ?1")?.execute([dir.number.to_sql()])?;
+        self.connection
+            .prepare_cached("DELETE FROM dirs WHERE number = ?1")?
+            .execute([dir.number.to_sql()])?;
         let (parent_path, name) = split_path(path);
         let holder = self.ensure(parent_path)?;
         holder.subdirs -= 1;
@@ -344,8 +365,12 @@ impl<'c> Tree<'c> {
     fn newest_within(&self, path: &[u8], dir: &Dir) -> rusqlite::Result<i64> {
         // The flat folders of everything: their newest is the newest of all, which has an index.
         let by_index = match path {
-            b"by-id" => Some("SELECT max(coalesce((SELECT max(mtime_ns) FROM rollouts WHERE kind = 0 AND archived = 0), 0), coalesce((SELECT max(mtime_ns) FROM rollouts WHERE kind = 0 AND archived = 1), 0))"),
-            b"archived_sessions" => Some("SELECT coalesce(max(mtime_ns), 0) FROM rollouts WHERE kind = 0 AND archived = 1"),
+            b"by-id" => Some(
+                "SELECT max(coalesce((SELECT max(mtime_ns) FROM rollouts WHERE kind = 0 AND archived = 0), 0), coalesce((SELECT max(mtime_ns) FROM rollouts WHERE kind = 0 AND archived = 1), 0))",
+            ),
+            b"archived_sessions" => {
+                Some("SELECT coalesce(max(mtime_ns), 0) FROM rollouts WHERE kind = 0 AND archived = 1")
+            }
             _ => None,
         };
         let files_ns: i64 = match by_index {

@@ -76,7 +76,8 @@ impl Watcher {
             refused: AtomicU64::new(0),
         });
         let watches = inotify.watches();
-        let mut watcher = Watcher { home: home.clone(), shared: shared.clone(), watches, home_watch: None, thread: None };
+        let mut watcher =
+            Watcher { home: home.clone(), shared: shared.clone(), watches, home_watch: None, thread: None };
         watcher.home_watch = watcher.add(b"");
         let thread = std::thread::Builder::new()
             .name("watch".into())
@@ -101,7 +102,14 @@ impl Watcher {
                 self.shared.watched.store(paths.len() as u64, Ordering::Relaxed);
                 Some(watch)
             }
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => None,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) =>
+            {
+                None
+            }
             Err(error) => {
                 if self.shared.refused.fetch_add(1, Ordering::Relaxed) == 0 {
                     log::warn!(

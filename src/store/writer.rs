@@ -20,7 +20,7 @@ use super::content::Encoding;
 use super::error::{Result, StoreError};
 use super::index::{Queries, Reader, SECONDS_PER_DAY};
 use super::node::NodeNumber;
-use super::placing::{Place, Placing, entry_number};
+use super::placing::{Placing, entry_number};
 use super::rollout::ThreadId;
 use super::row::{DiskStat, ReadState, Row, RowKind};
 use super::schema;
@@ -71,7 +71,8 @@ impl Writer {
         &mut self,
         work: impl FnOnce(&mut Batch<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<(T, Vec<Change>)> {
-        let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let transaction =
+            self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let latest_before = Reader::over(&transaction).latest()?.map(|file| (file.number, file.path));
         let mut batch = Batch {
             connection: &transaction,
@@ -187,12 +188,19 @@ impl<'t> Batch<'t> {
     }
 
     /// The last entry of `session_index.jsonl` for a thread; a blank name takes the name away.
-    pub(super) fn set_name(&mut self, thread: ThreadId, name: &str, position: i64, updated_at: &str) -> rusqlite::Result<()> {
+    pub(super) fn set_name(
+        &mut self,
+        thread: ThreadId,
+        name: &str,
+        position: i64,
+        updated_at: &str,
+    ) -> rusqlite::Result<()> {
         let id = &thread.as_bytes()[..];
         if name.trim().is_empty() {
             self.connection.prepare_cached("DELETE FROM names WHERE thread_id = ?1")?.execute([id])?;
         } else {
-            let sql = "INSERT OR REPLACE INTO names(thread_id, name, position, updated_at) VALUES (?1, ?2, ?3, ?4)";
+            let sql =
+                "INSERT OR REPLACE INTO names(thread_id, name, position, updated_at) VALUES (?1, ?2, ?3, ?4)";
             self.connection.prepare_cached(sql)?.execute(params![id, name, position, updated_at])?;
         }
         self.threads.insert(thread);
@@ -206,7 +214,9 @@ impl<'t> Batch<'t> {
 
     /// Stores a value of the `meta` table.
     pub(super) fn set_meta(&self, key: &str, value: &str) -> rusqlite::Result<()> {
-        self.connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?.execute([key, value])?;
+        self.connection
+            .prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?
+            .execute([key, value])?;
         Ok(())
     }
 
@@ -244,7 +254,8 @@ impl<'t> Batch<'t> {
             key.push(0);
             key.extend_from_slice(&row.file.path);
         }
-        let mut taken = self.connection.prepare_cached("SELECT 1 FROM rollouts WHERE number = ?1 AND row != ?2")?;
+        let mut taken =
+            self.connection.prepare_cached("SELECT 1 FROM rollouts WHERE number = ?1 AND row != ?2")?;
         let mut salt = 0;
         loop {
             let number = NodeNumber::file(&key, salt);
@@ -399,10 +410,13 @@ impl<'t> Batch<'t> {
     /// Which file of the thread is current, which come first among those with one id, and is it missing?
     fn regroup(&mut self, thread: ThreadId) -> rusqlite::Result<()> {
         let rows = self.queries().rows_of_thread(thread)?;
-        let (mut files, missing): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.file.kind == RowKind::Rollout);
+        let (mut files, missing): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| row.file.kind == RowKind::Rollout);
         self.settle_missing(thread, files.is_empty(), &missing)?;
         files.sort_by(|a, b| {
-            let rank = |row: &Row| (row.file.archived, std::cmp::Reverse((row.file.stamp_seconds, row.file.rollout_id)));
+            let rank = |row: &Row| {
+                (row.file.archived, std::cmp::Reverse((row.file.stamp_seconds, row.file.rollout_id)))
+            };
             rank(a).cmp(&rank(b)).then_with(|| a.file.path.cmp(&b.file.path))
         });
         let mut planned = Vec::new();
@@ -432,7 +446,8 @@ impl<'t> Batch<'t> {
         let Some((name, _, updated_at)) = named else {
             return stored.iter().try_for_each(|row| self.remove_missing(row));
         };
-        let mtime_ns = super::metadata::parse_timestamp_ms(&updated_at).unwrap_or(0).saturating_mul(1_000_000);
+        let mtime_ns =
+            super::metadata::parse_timestamp_ms(&updated_at).unwrap_or(0).saturating_mul(1_000_000);
         let path = format!("health/missing/{thread}.json").into_bytes();
         let mut row = Row::found(path, Encoding::Plain, DiskStat { mtime_ns, ..DiskStat::default() });
         row.file.kind = RowKind::Missing;

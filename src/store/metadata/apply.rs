@@ -348,7 +348,7 @@ fn environment_cwd(text: &str) -> Option<&str> {
 }
 
 /// Unix milliseconds of a header's time: RFC 3339, or the file name's style read as UTC.
-fn timestamp_ms(text: &str) -> Option<i64> {
+pub(super) fn timestamp_ms(text: &str) -> Option<i64> {
     const NS_PER_MS: i128 = 1_000_000;
     let time = match parse_stamp(text) {
         Some(stamp) => stamp.assume_utc(),
