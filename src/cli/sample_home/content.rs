@@ -6,7 +6,7 @@ use super::clock::{self, DAY_MS};
 use super::header::{self, HistoryBase};
 use super::lines::Lines;
 use super::plan::{Era, Kind, Layout, Plan};
-use super::prng::{Prng, Purpose};
+use super::prng::{Prng, Purpose, thread_id};
 use super::text;
 
 /// Turns of one thread, so that a large target ends.
@@ -150,8 +150,7 @@ impl<'a> Script<'a> {
 
     fn turn(&mut self) {
         let said = self.user_text();
-        let turn_id =
-            super::plan::thread_id(&mut self.prng, self.plan.start_ms + self.own_turns as i64 * 60_000, true);
+        let turn_id = thread_id(&mut self.prng, self.plan.start_ms + self.own_turns as i64 * 60_000, true);
         self.lines.begin_turn(turn_id);
         let has_image = self.own_turns > 0 && self.prng.per_mille(10);
         // A turn may run elsewhere than the session began.
@@ -227,9 +226,13 @@ impl<'a> Script<'a> {
             return;
         }
         match self.prng.below(100) {
-            0 | 1 => self.lines.rolled_back(1),
+            0 | 1 => self.lines.event("thread_rolled_back", |o| {
+                o.number("num_turns", 1);
+            }),
             2 | 3 => self.lines.goal("Make the whole suite pass"),
-            4 => self.lines.aborted(),
+            4 => self.lines.event("turn_aborted", |o| {
+                o.text("reason", "interrupted");
+            }),
             5..=7 => header::push_change(&mut self.lines, self.plan, &self.folder, "polluted"),
             _ => {}
         }

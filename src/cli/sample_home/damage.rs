@@ -1,7 +1,7 @@
 //! How do rollout files get damaged in the wild (spec 2.8)? Bytes in, bytes out; pure.
 
 use super::plan::{Era, Plan, Role};
-use super::prng::Prng;
+use super::prng::{Prng, thread_id};
 
 /// NULs that a power loss leaves.
 const NUL_BYTES: usize = 512;
@@ -80,7 +80,7 @@ pub(super) fn apply(mut bytes: Vec<u8>, plan: &Plan, prng: &mut Prng) -> Vec<u8>
         }
         Some(Role::HeaderOnly) => bytes.truncate(line_end(&bytes, 0)),
         Some(Role::ForeignHeader) => {
-            let other_id = super::plan::thread_id(prng, plan.start_ms, true);
+            let other_id = thread_id(prng, plan.start_ms, true);
             bytes = foreign_header(bytes, plan, &other_id);
         }
         Some(Role::UnknownLines) => {

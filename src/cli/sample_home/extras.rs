@@ -2,8 +2,8 @@
 
 use super::clock;
 use super::disk::Disk;
-use super::plan::{Layout, ODD_FROM_THREADS, Plan, thread_id};
-use super::prng::{Prng, Purpose};
+use super::plan::{Layout, ODD_FROM_THREADS, Plan};
+use super::prng::{Prng, Purpose, thread_id};
 use crate::store::error::Result;
 
 /// Stands in `auth.json`, `config.toml`, `history.jsonl` and the log: no view may ever show it.

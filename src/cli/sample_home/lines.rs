@@ -108,7 +108,8 @@ impl Lines {
         }
     }
 
-    fn event(&mut self, kind: &str, rest: impl FnOnce(&mut Object<'_>)) {
+    /// Appends an event with these fields beside its type.
+    pub(super) fn event(&mut self, kind: &str, rest: impl FnOnce(&mut Object<'_>)) {
         self.line("event_msg", |o| {
             o.text("type", kind);
             rest(o);
@@ -374,13 +375,6 @@ impl Lines {
         }
     }
 
-    /// The last turns count no more.
-    pub(super) fn rolled_back(&mut self, turns: u64) {
-        self.event("thread_rolled_back", |o| {
-            o.number("num_turns", turns);
-        });
-    }
-
     /// The user set a goal.
     pub(super) fn goal(&mut self, objective: &str) {
         let thread_id = self.thread_id.clone();
@@ -389,13 +383,6 @@ impl Lines {
             o.object("goal", |o| {
                 o.text("objective", objective).text("status", "active");
             });
-        });
-    }
-
-    /// The user stopped the turn.
-    pub(super) fn aborted(&mut self) {
-        self.event("turn_aborted", |o| {
-            o.text("reason", "interrupted");
         });
     }
 }

@@ -4,7 +4,7 @@
 use super::clock;
 use super::json::Object;
 use super::plan::{Era, Layout, ODD_FROM_THREADS, Plan};
-use super::prng::{Prng, Purpose};
+use super::prng::{Prng, Purpose, thread_id};
 use super::text;
 
 /// One in this many threads has a name, but [`NAMED_MIN`] have one in any home that is large enough.
@@ -122,7 +122,7 @@ pub(super) fn session_index(layout: &Layout) -> SessionIndex {
         let stamp = if is_odd && at == 5 { "unknown".to_owned() } else { updated_at(named_ms, &mut prng) };
         entries.push((named_ms, entry(&plan.id, &name, &stamp)));
         if is_odd && at % GONE_EVERY == 9 {
-            let gone_id = super::plan::thread_id(&mut prng, named_ms, true);
+            let gone_id = thread_id(&mut prng, named_ms, true);
             entries.push((named_ms, entry(&gone_id, "a thread that is gone", &stamp)));
         }
     }

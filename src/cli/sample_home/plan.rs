@@ -3,7 +3,7 @@
 
 use super::Size;
 use super::clock::{self, DAY_MS, HOUR_MS};
-use super::prng::{Prng, Purpose};
+use super::prng::{Prng, Purpose, thread_id};
 use super::text::{self, PROJECTS, Project};
 
 /// With fewer threads than this nothing in the home is odd.
@@ -183,20 +183,6 @@ pub(super) struct Layout {
     roles: Vec<(u64, Role)>,
 }
 
-/// An RFC 9562 id in its usual spelling: version 7 from an instant, or version 4.
-pub(super) fn thread_id(prng: &mut Prng, unix_ms: i64, is_ordered: bool) -> String {
-    let (high, low) = (prng.next(), prng.next());
-    let (top, version) = if is_ordered { (unix_ms as u64 & 0xffff_ffff_ffff, 7) } else { (high >> 16, 4) };
-    let variant = 0x8000 | (low >> 48 & 0x3fff);
-    format!(
-        "{:08x}-{:04x}-{version}{:03x}-{variant:04x}-{:012x}",
-        top >> 16,
-        top & 0xffff,
-        high & 0xfff,
-        low & 0xffff_ffff_ffff
-    )
-}
-
 impl Layout {
     pub(super) fn new(threads: u64, seed: u64, size: Size) -> Layout {
         let count = ROLES.len() as u64;
@@ -314,7 +300,7 @@ impl Layout {
             clock::ENVELOPE_DAY.. => Era::Enveloped,
             _ => Era::Bare,
         };
-        let role = self.role(number, era, &mut prng);
+        let mut role = self.role(number, era, &mut prng);
         let by_chance = prng.per_mille(500);
         let is_paginated = day >= clock::PAGINATED_DAY
             && match role {
@@ -322,6 +308,10 @@ impl Layout {
                 Some(CopyFork) => false,
                 _ => by_chance,
             };
+        let is_reverted = prng.per_mille(15) && self.threads >= STREWN_FROM_THREADS;
+        if is_reverted && is_paginated && role.is_none() {
+            role = Some(Reverted);
+        }
         let kind = Layout::kind(era, is_paginated, role, &mut prng);
         let is_archived = prng.per_mille(120) && role.is_none()
             || matches!(role, Some(Archived | ArchivedZst | ArchivedZstStreamed));

@@ -72,6 +72,20 @@ impl Prng {
     }
 }
 
+/// An RFC 9562 id in its usual spelling: version 7 from an instant, or version 4.
+pub(super) fn thread_id(prng: &mut Prng, unix_ms: i64, is_ordered: bool) -> String {
+    let (high, low) = (prng.next(), prng.next());
+    let (top, version) = if is_ordered { (unix_ms as u64 & 0xffff_ffff_ffff, 7) } else { (high >> 16, 4) };
+    let variant = 0x8000 | (low >> 48 & 0x3fff);
+    format!(
+        "{:08x}-{:04x}-{version}{:03x}-{variant:04x}-{:012x}",
+        top >> 16,
+        top & 0xffff,
+        high & 0xfff,
+        low & 0xffff_ffff_ffff
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

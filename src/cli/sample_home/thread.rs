@@ -4,7 +4,7 @@
 use super::content::{self, Rollout};
 use super::disk::{self, Disk};
 use super::plan::{Encoding, Era, Kind, Layout, Plan, Role};
-use super::prng::{Prng, Purpose};
+use super::prng::{Prng, Purpose, thread_id};
 use super::{Summary, clock, damage, text};
 use crate::store::error::{Result, StoreError};
 
@@ -88,7 +88,7 @@ pub(super) fn write(disk: &mut Disk<'_>, layout: &Layout, number: u64, summary: 
         }
         Some(Role::Reverted) => {
             let start_ms = content::reverted_ms(last_ms);
-            let rollout_id = super::plan::thread_id(&mut prng, start_ms, true);
+            let rollout_id = thread_id(&mut prng, start_ms, true);
             let later = content::segment(layout, &plan, &fork_point, start_ms);
             let name = plan.file_name_at(start_ms).replace(".jsonl", &format!("_{rollout_id}.jsonl"));
             let folder = day_folder(start_ms);
