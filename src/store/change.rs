@@ -1,6 +1,7 @@
 //! What changed in the tree? News that the indexer sends after each commit, for whoever holds caches.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 use super::node::NodeNumber;
@@ -41,6 +42,7 @@ struct Held {
 pub struct News {
     held: Mutex<Held>,
     arrived: Condvar,
+    count: AtomicU64,
 }
 
 impl News {
@@ -53,8 +55,14 @@ impl News {
         self.held().wanted = true;
     }
 
-    /// Adds news.
+    /// Commits so far that changed the tree: an answer begun before one must not be kept after it.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Adds news of one commit.
     pub fn push(&self, changes: impl IntoIterator<Item = Change>) {
+        self.count.fetch_add(1, Ordering::SeqCst);
         let mut held = self.held();
         if !held.wanted || held.closed {
             return;

@@ -737,7 +737,7 @@ impl Loop {
 
     /// Until everything was read once, nothing is kept for long by anyone: no news is needed.
     fn tell(&self, changes: Vec<Change>) {
-        if self.shared.progress.is_settled() {
+        if self.shared.progress.is_settled() && !changes.is_empty() {
             self.shared.news.push(changes);
         }
     }

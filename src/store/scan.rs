@@ -219,6 +219,10 @@ pub(super) fn forget_dir(batch: &mut Batch<'_>, path: &[u8]) -> rusqlite::Result
     for row in batch.queries().files_of_dir(number)? {
         batch.remove(&row)?;
     }
+    // The two roots are always shown.
+    if ROOTS.iter().any(|root| root.as_bytes() == path) {
+        return batch.tree.keep(path, None).map(drop);
+    }
     batch.tree.unkeep(path)
 }
 

@@ -146,9 +146,12 @@ fn closed_cleanly(connection: &Connection) -> rusqlite::Result<bool> {
 
 /// Closes the writer's connection so that the next start need not check every page.
 pub fn close_writer(connection: Connection) {
-    let marked = connection
-        .execute("INSERT OR REPLACE INTO meta VALUES ('closed_cleanly', 1)", [])
-        .and_then(|_| connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
+    let marked =
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('closed_cleanly', 1)", []).and_then(|_| {
+            // Readers that are still there keep the log as it is: not waited for.
+            connection.busy_timeout(Duration::ZERO)?;
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        });
     if let Err(error) = marked {
         log::debug!("index not closed cleanly: {error}");
     }

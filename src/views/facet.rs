@@ -72,7 +72,8 @@ pub(super) static FACETS: [Facet; 7] = [
         root: "by-provider",
         about: "threads by model provider",
         dirs: |row| {
-            let provider = if row.meta.model_provider.is_empty() { PROVIDER_DEFAULT } else { &row.meta.model_provider };
+            let provider =
+                if row.meta.model_provider.is_empty() { PROVIDER_DEFAULT } else { &row.meta.model_provider };
             place::single_component(provider).into_iter().collect()
         },
     },

@@ -77,7 +77,11 @@ pub(super) fn line(row: &Row) -> Option<Vec<u8>> {
         git_branch: meta.git_branch.as_deref(),
         git_commit: meta.git_sha.as_deref(),
         // Host and path alone: an address may hold a password.
-        git_repo: meta.git_origin_url.as_deref().and_then(super::place::repo_components).map(|parts| parts.join("/")),
+        git_repo: meta
+            .git_origin_url
+            .as_deref()
+            .and_then(super::place::repo_components)
+            .map(|parts| parts.join("/")),
         tokens: meta.tokens_used,
         bytes: file.content_bytes(),
         compressed: file.encoding == Encoding::Zstd,

@@ -1,0 +1,80 @@
+//! Which errno does each error get, and how loud is it in the log? The one place that decides.
+//!
+//! No wildcard arms over our own enums: a new variant does not compile until someone chose for it.
+
+use log::Level;
+
+use crate::store::error::StoreError;
+
+use super::error::FsError;
+
+/// The errno of an error, and the level at which it is logged.
+pub fn errno(error: &FsError) -> (i32, Level) {
+    match error {
+        FsError::NoEntry { .. } => (libc::ENOENT, Level::Trace),
+        // The number was right once: a client of a share that held it must look it up again.
+        FsError::Stale(_) => (libc::ESTALE, Level::Debug),
+        FsError::NotADirectory(_) => (libc::ENOTDIR, Level::Debug),
+        FsError::IsADirectory(_) => (libc::EISDIR, Level::Debug),
+        FsError::NotALink(_) => (libc::EINVAL, Level::Debug),
+        FsError::Store(error) => store_errno(error),
+    }
+}
+
+fn store_errno(error: &StoreError) -> (i32, Level) {
+    match error {
+        StoreError::Io { source, .. } => (source.raw_os_error().unwrap_or(libc::EIO), Level::Warn),
+        StoreError::Index { source, .. } => match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => (libc::ENOSPC, Level::Warn),
+            _ => (libc::EIO, Level::Error),
+        },
+        // Its bytes cannot be had; the file is listed in health/unreadable.
+        StoreError::Damaged { .. } => (libc::EIO, Level::Warn),
+        StoreError::NotAHome { .. } => (libc::EIO, Level::Error),
+        StoreError::Busy { .. } => (libc::EBUSY, Level::Warn),
+        StoreError::Invalid(_) => (libc::EIO, Level::Warn),
+        StoreError::NotFound { .. } => (libc::ENOENT, Level::Debug),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::store::node::NodeNumber;
+
+    #[test]
+    fn every_error_has_its_errno() {
+        let node = NodeNumber(7);
+        let text = || "x".to_owned();
+        let io = |errno| StoreError::Io {
+            action: "read",
+            path: "f".into(),
+            source: io::Error::from_raw_os_error(errno),
+        };
+        let table: Vec<(FsError, i32)> = vec![
+            (FsError::NoEntry { dir: node, name: text() }, libc::ENOENT),
+            (FsError::Stale(node), libc::ESTALE),
+            (FsError::NotADirectory(node), libc::ENOTDIR),
+            (FsError::IsADirectory(node), libc::EISDIR),
+            (FsError::NotALink(node), libc::EINVAL),
+            (io(libc::EACCES).into(), libc::EACCES),
+            (io(libc::ENOSPC).into(), libc::ENOSPC),
+            (
+                StoreError::Io { action: "read", path: "f".into(), source: io::Error::other("no number") }
+                    .into(),
+                libc::EIO,
+            ),
+            (StoreError::Index { path: "i".into(), source: rusqlite::Error::InvalidQuery }.into(), libc::EIO),
+            (StoreError::Damaged { path: "f".into(), reason: text() }.into(), libc::EIO),
+            (StoreError::NotAHome { path: "h".into(), reason: text() }.into(), libc::EIO),
+            (StoreError::Busy { path: "h".into(), holder: text(), remedy: text() }.into(), libc::EBUSY),
+            (StoreError::Invalid(text()).into(), libc::EIO),
+            (StoreError::NotFound { what: text() }.into(), libc::ENOENT),
+        ];
+        for (error, expected) in table {
+            assert_eq!(errno(&error).0, expected, "{error}");
+        }
+    }
+}

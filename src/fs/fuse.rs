@@ -1,0 +1,290 @@
+//! How does the kernel talk to `Fs`? The fuser adapter: decode, call, reply. No logic of the tree is here.
+//!
+//! Mode `stateless` (the only one yet): OPEN, OPENDIR and FLUSH are answered ENOSYS once, so that no open, release or flush
+//! ever reaches us again and the kernel keeps data, names, attributes and listings by the lifetimes we give.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{
+    AccessFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request as FuseRequest,
+};
+
+use super::attr::{Attr, NodeKind};
+use super::counters::Request;
+use super::error::FsError;
+use super::{Fs, errno};
+use crate::store::node::NodeNumber;
+
+/// Requests that the kernel may send ahead of being asked for them.
+const BACKGROUND_MAX: u16 = 64;
+/// Block size for `stat`.
+const BLOCK_BYTES: u32 = 4096;
+/// Numbers are never used for another node: one generation is enough.
+const GENERATION: Generation = Generation(0);
+/// Longest name in a directory.
+const NAME_BYTES_MAX: u32 = 255;
+
+/// What is asked of the kernel; each only where it has it.
+const WANTED: [InitFlags; 6] = [
+    // A read looks at the attributes first and drops pages of another size or mtime: no wrong bytes of a growing file.
+    InitFlags::FUSE_AUTO_INVAL_DATA,
+    // LOOKUP of `.` and `..` by number: a file server's handles outlive the kernel's memory, and us.
+    InitFlags::FUSE_EXPORT_SUPPORT,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    // A link whose target changes has another number.
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+];
+
+/// `Fs` as fuser wants it.
+pub struct Adapter {
+    fs: Arc<Fs>,
+}
+
+impl Adapter {
+    /// Over a filesystem.
+    pub fn new(fs: Arc<Fs>) -> Self {
+        Adapter { fs }
+    }
+
+    /// Runs a call. A panic in it is answered EIO, and the mount lives.
+    fn call<T>(&self, request: Request, work: impl FnOnce(&Fs) -> Result<T, FsError>) -> Result<T, Errno> {
+        self.fs.counters().count(request);
+        match catch_unwind(AssertUnwindSafe(|| work(&self.fs))) {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                let (number, level) = errno::errno(&error);
+                log::log!(level, "{request:?}: {error}");
+                if level <= log::Level::Warn {
+                    self.fs.counters().count_error();
+                }
+                Err(Errno::from_i32(number))
+            }
+            Err(_) => {
+                log::error!("{request:?}: a defect in rolloutfs, please report it; the caller got EIO");
+                self.fs.counters().count_error();
+                Err(Errno::EIO)
+            }
+        }
+    }
+
+    fn unsupported(&self, request: Request) -> Errno {
+        self.fs.counters().count(request);
+        Errno::ENOSYS
+    }
+}
+
+fn time(ns: i64) -> SystemTime {
+    let distance = Duration::from_nanos(ns.unsigned_abs());
+    if ns >= 0 { UNIX_EPOCH + distance } else { UNIX_EPOCH.checked_sub(distance).unwrap_or(UNIX_EPOCH) }
+}
+
+fn file_type(kind: NodeKind) -> FileType {
+    match kind {
+        NodeKind::Dir => FileType::Directory,
+        NodeKind::File => FileType::RegularFile,
+        NodeKind::Link => FileType::Symlink,
+    }
+}
+
+fn file_attr(attr: &Attr) -> FileAttr {
+    let mtime = time(attr.mtime_ns);
+    FileAttr {
+        ino: INodeNo(attr.number.0),
+        size: attr.size_bytes,
+        blocks: attr.blocks,
+        atime: mtime,
+        mtime,
+        ctime: time(attr.ctime_ns),
+        crtime: UNIX_EPOCH,
+        kind: file_type(attr.kind),
+        perm: attr.mode as u16,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: 0,
+        blksize: BLOCK_BYTES,
+        flags: 0,
+    }
+}
+
+/// An entry of READDIRPLUS without attributes: node id 0 says that there are none.
+fn no_attr(kind: NodeKind) -> FileAttr {
+    let none = Attr {
+        number: NodeNumber(0),
+        kind,
+        size_bytes: 0,
+        blocks: 0,
+        mtime_ns: 0,
+        ctime_ns: 0,
+        mode: 0,
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+    };
+    file_attr(&none)
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &FuseRequest, config: &mut KernelConfig) -> std::io::Result<()> {
+        for wanted in WANTED {
+            if config.add_capabilities(wanted).is_err() {
+                log::info!("the kernel has no {wanted:?}");
+            }
+        }
+        let _ = config.set_max_background(BACKGROUND_MAX);
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &FuseRequest, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _running = self.fs.epoch().enter();
+        match self.call(Request::Lookup, |fs| fs.lookup(NodeNumber(parent.0), name.as_bytes())) {
+            Ok(Ok(found)) => {
+                reply.entry_with_ttls(&found.attr_ttl, &found.entry_ttl, &file_attr(&found.attr), GENERATION)
+            }
+            Ok(Err(ttl)) if ttl.is_zero() => reply.error(Errno::ENOENT),
+            // Number 0 with a lifetime: the kernel keeps the miss.
+            Ok(Err(ttl)) => reply.entry(&ttl, &no_attr(NodeKind::File), GENERATION),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn getattr(&self, _req: &FuseRequest, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let _running = self.fs.epoch().enter();
+        match self.call(Request::Getattr, |fs| fs.getattr(NodeNumber(ino.0))) {
+            Ok(timed) => reply.attr(&timed.ttl, &file_attr(&timed.value)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readlink(&self, _req: &FuseRequest, ino: INodeNo, reply: ReplyData) {
+        let _running = self.fs.epoch().enter();
+        match self.call(Request::Readlink, |fs| fs.readlink(NodeNumber(ino.0))) {
+            Ok(target) => reply.data(&target),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn open(&self, _req: &FuseRequest, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(self.unsupported(Request::Open));
+    }
+
+    fn opendir(&self, _req: &FuseRequest, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(self.unsupported(Request::Opendir));
+    }
+
+    fn flush(
+        &self,
+        _req: &FuseRequest,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.unsupported(Request::Other));
+    }
+
+    fn read(
+        &self,
+        _req: &FuseRequest,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let _running = self.fs.epoch().enter();
+        match self.call(Request::Read, |fs| fs.read(NodeNumber(ino.0), offset, size as usize)) {
+            Ok(bytes) => reply.data(&bytes),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _req: &FuseRequest,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let _running = self.fs.epoch().enter();
+        let listed = self.call(Request::Readdir, |fs| {
+            fs.readdir(NodeNumber(ino.0), offset as i64, false, &mut |entry| {
+                let kind = file_type(entry.kind);
+                !reply.add(INodeNo(entry.number.0), entry.cookie as u64, kind, OsStr::from_bytes(&entry.name))
+            })
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &FuseRequest,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let _running = self.fs.epoch().enter();
+        let listed = self.call(Request::ReaddirPlus, |fs| {
+            fs.readdir(NodeNumber(ino.0), offset as i64, true, &mut |entry| {
+                // One lifetime serves name and attributes here.
+                let (ttl, attr) = match entry.found {
+                    Some(found) => (found.entry_ttl.min(found.attr_ttl), file_attr(&found.attr)),
+                    None => (Duration::ZERO, no_attr(entry.kind)),
+                };
+                let (number, name) = (INodeNo(entry.number.0), OsStr::from_bytes(&entry.name));
+                !reply.add(number, entry.cookie as u64, name, &ttl, &attr, GENERATION)
+            })
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn statfs(&self, _req: &FuseRequest, _ino: INodeNo, reply: ReplyStatfs) {
+        match self.call(Request::Statfs, Fs::statfs) {
+            Ok(space) => {
+                let disk = space.0;
+                reply.statfs(
+                    disk.f_blocks,
+                    disk.f_bfree,
+                    disk.f_bavail,
+                    disk.f_files,
+                    disk.f_ffree,
+                    disk.f_bsize as u32,
+                    NAME_BYTES_MAX,
+                    disk.f_frsize as u32,
+                );
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn getxattr(&self, _req: &FuseRequest, _ino: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
+        reply.error(self.unsupported(Request::Xattr));
+    }
+
+    fn listxattr(&self, _req: &FuseRequest, _ino: INodeNo, _size: u32, reply: ReplyXattr) {
+        reply.error(self.unsupported(Request::Xattr));
+    }
+
+    fn access(&self, _req: &FuseRequest, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        // With default_permissions the kernel decides by the modes and does not ask.
+        reply.error(self.unsupported(Request::Other));
+    }
+}

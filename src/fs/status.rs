@@ -1,0 +1,68 @@
+//! What does `.rolloutfs/status.json` say? How the mount is doing, in one finite JSON object.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::store::backfill;
+
+use super::Fs;
+
+/// A status is made anew after this time; within it, size and bytes agree.
+const FRESH: Duration = Duration::from_millis(500);
+
+impl Fs {
+    /// The status as JSON. Asks the index alone, and never waits for it to be written.
+    pub(super) fn status_text(&self) -> Vec<u8> {
+        let mut held = self.status.lock().unwrap_or_else(|poison| poison.into_inner());
+        if let Some((made, text)) = &*held
+            && made.elapsed() < FRESH
+        {
+            return text.clone();
+        }
+        let mut text = serde_json::to_vec_pretty(&self.status()).unwrap_or_default();
+        text.push(b'\n');
+        *held = Some((Instant::now(), text.clone()));
+        text
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let store = self.store();
+        let progress = store.progress();
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let (counts, state) =
+            match store.index().read(|reader| Ok((reader.queries().counts()?, backfill::load(reader)?))) {
+                Ok((counts, state)) => (json!(counts), json!({ "outcome": state.outcome(), "state": state })),
+                Err(error) => (json!(null), json!({ "error": error.to_string() })),
+            };
+        let (watched, unwatched) = store.watch_counts();
+        let cache = store.content().usage();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "home": store.home().root().display().to_string(),
+            "mountpoint": *self.mountpoint.lock().unwrap_or_else(|poison| poison.into_inner()),
+            "state_dir": store.state_dir().display().to_string(),
+            "writer": store.is_writer(),
+            "uptime_seconds": self.started.elapsed().as_secs(),
+            "threads": counts,
+            "backfill": state,
+            "progress": {
+                "listed": progress.listed.load(Ordering::Acquire),
+                "settled": progress.is_settled(),
+                "files_total": load(&progress.files_total),
+                "files_done": load(&progress.files_done),
+                "bytes_total": load(&progress.bytes_total),
+                "bytes_done": load(&progress.bytes_done),
+                "files_failed": load(&progress.files_failed),
+                "passed_over": load(&progress.passed_over),
+                "trouble": progress.trouble(),
+            },
+            "watch": { "folders": watched, "not_watched": unwatched },
+            "cache": { "copies": cache.copies_count, "bytes": cache.held_bytes, "decodes": cache.decodes_count },
+            "open_files": self.files.count(),
+            "requests": self.counters().snapshot(),
+        })
+    }
+}
