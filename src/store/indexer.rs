@@ -66,7 +66,7 @@ pub(super) enum Message {
 pub(super) struct Indexer {
     inbox: SyncSender<Message>,
     rescan: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     watch_counts: Arc<Mutex<(u64, u64)>>,
 }
 
@@ -105,7 +105,7 @@ impl Indexer {
                 Loop::new(shared, writer, watcher, messages, jobs, seen_rescan, stop_reading).run()
             })
             .map_err(StoreError::io("start a thread for", home.root()))?;
-        Ok(Indexer { inbox, rescan, thread: Some(thread), watch_counts })
+        Ok(Indexer { inbox, rescan, thread: Mutex::new(Some(thread)), watch_counts })
     }
 
     /// Folders watched, and folders that could not be.
@@ -137,9 +137,10 @@ impl Indexer {
     }
 
     /// Ends the indexer after the batch at hand.
-    pub(super) fn stop(&mut self) {
-        let _ = self.inbox.send(Message::Stop);
-        if let Some(thread) = self.thread.take() {
+    pub(super) fn stop(&self) {
+        let thread = self.thread.lock().unwrap_or_else(|poison| poison.into_inner()).take();
+        if let Some(thread) = thread {
+            let _ = self.inbox.send(Message::Stop);
             let _ = thread.join();
         }
     }
@@ -603,6 +604,9 @@ impl Loop {
 
     fn feed(&mut self) -> Result<()> {
         let room = IN_FLIGHT_MAX - self.in_flight.len().min(IN_FLIGHT_MAX);
+        if room == 0 {
+            return Ok(());
+        }
         let page =
             self.writer.queries().unread(&self.fed, room).map_err(StoreError::index(self.writer.path()))?;
         if page.is_empty() {

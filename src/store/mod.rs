@@ -193,9 +193,9 @@ impl Store {
         }
     }
 
-    /// Ends the indexer and closes the index; the store answers no more news.
-    pub fn close(&mut self) {
-        if let Some(mut indexer) = self.indexer.take() {
+    /// Ends the indexer, which closes the index, and the news. What is indexed can still be read.
+    pub fn close(&self) {
+        if let Some(indexer) = &self.indexer {
             indexer.stop();
         }
         self.news.close();

@@ -1,0 +1,267 @@
+//! How does `rolloutfs mount` put a home's tree somewhere? Settles what was asked, then serves, behind or in front.
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+
+use crate::fs::fuse::Adapter;
+use crate::fs::session::{self, DashO, MountOptions, ReadyPipe};
+use crate::fs::{Fs, FsOptions, ViewsAs, invalidate};
+use crate::store::error::StoreError;
+use crate::store::home::Home;
+use crate::store::{CACHE_BYTES_MAX_DEFAULT, Store, StoreOptions};
+use crate::views::Views;
+
+/// Most threads that answer the kernel, unless told.
+const WORKERS_MAX: usize = 8;
+/// Fewest: a slow call must never hold up all others.
+const WORKERS_MIN: usize = 2;
+
+/// Mount a Codex home as a tree of threads, and return when it is mounted.
+#[derive(Args, Clone, Debug, Default)]
+pub struct MountArgs {
+    /// The home (default: $CODEX_HOME, then ~/.codex) and where to mount it
+    #[arg(value_names = ["HOME", "MOUNTPOINT"], num_args = 1..=2, required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Stay in the foreground; log to the terminal
+    #[arg(short, long)]
+    pub foreground: bool,
+    /// Options as fstab gives them: ro, allow_other, uid=N, views=by-id:by-name, ...
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    pub options: Vec<String>,
+    /// Refuse every change; also mounts beside another mount of the same home
+    #[arg(long)]
+    pub read_only: bool,
+    /// Let other users in (needs user_allow_other in /etc/fuse.conf unless root)
+    #[arg(long)]
+    pub allow_other: bool,
+    /// Show everything as owned by this user id
+    #[arg(long, value_name = "ID")]
+    pub uid: Option<u32>,
+    /// Show everything as owned by this group id
+    #[arg(long, value_name = "ID")]
+    pub gid: Option<u32>,
+    /// Take these bits from every mode, octal: 077 shows files as 0600
+    #[arg(long, value_name = "BITS", value_parser = parse_octal)]
+    pub umask: Option<u32>,
+    /// The views to show, separated by commas (default: all)
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub views: Option<Vec<String>>,
+    /// Show the entries of views as symbolic links, or as the files themselves for tools that drop links
+    #[arg(long, value_enum)]
+    pub views_as: Option<ViewsAsArg>,
+    /// Where the index lies (default: .rolloutfs in the home, else below ~/.local/state)
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Bytes on disk for decoded copies of compressed threads (default: 2 GiB)
+    #[arg(long, value_name = "BYTES")]
+    pub cache_bytes: Option<u64>,
+    /// Threads that answer the kernel (default: one a processor, 2 to 8)
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Append the log to this file
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+    /// The pipe on which the daemon says that it is mounted
+    #[arg(long, hide = true, value_name = "FD")]
+    pub ready_fd: Option<RawFd>,
+}
+
+/// How the entries of views are shown, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ViewsAsArg {
+    /// Relative symbolic links
+    Symlinks,
+    /// Regular files that share the thread's inode
+    Files,
+}
+
+fn parse_octal(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(bits) if bits <= 0o777 => Ok(bits),
+        _ => Err("give octal permission bits, such as 077".into()),
+    }
+}
+
+/// What was asked, settled: flags before `-o`, defaults last.
+struct Plan {
+    home: Home,
+    mountpoint: PathBuf,
+    mount: MountOptions,
+    fs: FsOptions,
+    store: StoreOptions,
+    read_only: bool,
+    workers: usize,
+    log_file: Option<PathBuf>,
+}
+
+fn invalid(message: impl ToString) -> StoreError {
+    StoreError::Invalid(message.to_string())
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, StoreError> {
+    std::path::absolute(path).map_err(StoreError::io("find", path))
+}
+
+impl Plan {
+    fn new(args: &MountArgs) -> Result<Plan, StoreError> {
+        let dash_o: DashO = session::parse_dash_o(&args.options.join(",")).map_err(invalid)?;
+        let (home, mountpoint) = match args.paths.as_slice() {
+            [mountpoint] => (Home::resolve(None)?, mountpoint),
+            [home, mountpoint] => (Home::open(home)?, mountpoint),
+            _ => return Err(invalid("give [HOME] MOUNTPOINT")),
+        };
+        let mut mount = MountOptions::new(home.root());
+        mount.apply(&dash_o);
+        // In this version nothing is written through the mount: the kernel refuses it.
+        let read_only = args.read_only || mount.read_only;
+        mount.read_only = true;
+        mount.allow_other |= args.allow_other;
+        let views_as = match (args.views_as, dash_o.views_as.as_deref()) {
+            (Some(ViewsAsArg::Files), _) | (None, Some("files")) => ViewsAs::Files,
+            _ => ViewsAs::Symlinks,
+        };
+        let processors = std::thread::available_parallelism().map_or(WORKERS_MIN, usize::from);
+        let state_dir = args.state_dir.clone().or(dash_o.state_dir);
+        Ok(Plan {
+            mountpoint: absolute(mountpoint)?,
+            mount,
+            fs: FsOptions {
+                views: args.views.clone().or(dash_o.views),
+                views_as,
+                uid: args.uid.or(dash_o.uid),
+                gid: args.gid.or(dash_o.gid),
+                umask: args.umask.or(dash_o.umask),
+            },
+            store: StoreOptions {
+                state_dir: state_dir.as_deref().map(absolute).transpose()?,
+                cache_bytes_max: args.cache_bytes.or(dash_o.cache_bytes).unwrap_or(CACHE_BYTES_MAX_DEFAULT),
+                purpose: format!("mounted at {}", mountpoint.display()),
+                ..StoreOptions::default()
+            },
+            read_only,
+            workers: args.threads.or(dash_o.threads).unwrap_or(processors.clamp(WORKERS_MIN, WORKERS_MAX)),
+            log_file: args.log_file.clone().or(dash_o.log_file).as_deref().map(absolute).transpose()?,
+            home,
+        })
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &MountArgs) -> Result<(), StoreError> {
+    let ready = args.ready_fd.map(ReadyPipe::from_fd);
+    let outcome = Plan::new(args).and_then(|plan| match &ready {
+        None if !args.foreground => mount_behind(args, &plan),
+        ready => serve(&plan, || {
+            if let Some(ready) = ready {
+                ready.ready();
+            }
+        }),
+    });
+    if let (Some(ready), Err(error)) = (&ready, &outcome) {
+        ready.failed(&error.to_string());
+    }
+    outcome
+}
+
+/// Starts the daemon and waits until it has mounted.
+fn mount_behind(args: &MountArgs, plan: &Plan) -> Result<(), StoreError> {
+    let mut words: Vec<OsString> = vec!["mount".into()];
+    let mut option = |flag: &str, value: Option<OsString>| {
+        if let Some(value) = value {
+            words.push(flag.into());
+            words.push(value);
+        }
+    };
+    option("--state-dir", plan.store.state_dir.clone().map(Into::into));
+    option("--log-file", plan.log_file.clone().map(Into::into));
+    option("--uid", args.uid.map(|id| id.to_string().into()));
+    option("--gid", args.gid.map(|id| id.to_string().into()));
+    option("--umask", args.umask.map(|bits| format!("{bits:o}").into()));
+    option("--views", args.views.as_ref().map(|views| views.join(",").into()));
+    option("--views-as", Some(if plan.fs.views_as == ViewsAs::Files { "files" } else { "symlinks" }.into()));
+    option("--cache-bytes", Some(plan.store.cache_bytes_max.to_string().into()));
+    option("--threads", Some(plan.workers.to_string().into()));
+    for options in &args.options {
+        option("-o", Some(options.into()));
+    }
+    for (flag, wanted) in [("--read-only", plan.read_only), ("--allow-other", plan.mount.allow_other)] {
+        if wanted {
+            words.push(flag.into());
+        }
+    }
+    words.push("--".into());
+    words.push(plan.home.root().into());
+    words.push(plan.mountpoint.clone().into());
+    session::spawn_daemon(&words, plan.log_file.as_deref()).map_err(invalid)?;
+    println!("{} is mounted at {}", plan.home.root().display(), plan.mountpoint.display());
+    Ok(())
+}
+
+/// Mounts and serves until unmounted.
+fn serve(plan: &Plan, mounted: impl FnOnce()) -> Result<(), StoreError> {
+    if session::clear_dead(&plan.mountpoint).map_err(invalid)? {
+        log::warn!("{}: a mount whose daemon was gone is cleared", plan.mountpoint.display());
+    }
+    let mountpoint = session::check_mountpoint(plan.home.root(), &plan.mountpoint).map_err(invalid)?;
+    if let Err(error) = session::raise_nofile_limit() {
+        log::debug!("open files stay limited: {error}");
+    }
+    let at_end = mountpoint.clone();
+    session::on_termination(move || {
+        if let Err(error) = session::unmount(&at_end) {
+            log::error!("{error}");
+        }
+    })
+    .map_err(StoreError::io("handle signals for", &mountpoint))?;
+    let fs = Arc::new(Fs::new(open_store(plan)?, plan.fs.clone()).map_err(invalid)?);
+    fs.set_mountpoint(&mountpoint);
+    let device = session::mount(&mountpoint, &plan.mount).map_err(invalid)?;
+    let served = serve_mounted(plan, &fs, device, &mountpoint, mounted);
+    if served.is_err() {
+        // Mounted, and nobody answers: not left behind.
+        let _ = session::unmount(&mountpoint);
+    }
+    fs.store().close();
+    served
+}
+
+fn serve_mounted(
+    plan: &Plan,
+    fs: &Arc<Fs>,
+    device: std::os::fd::OwnedFd,
+    mountpoint: &Path,
+    mounted: impl FnOnce(),
+) -> Result<(), StoreError> {
+    let failed = StoreError::io("serve", mountpoint);
+    let session = match session::run_session(Adapter::new(fs.clone()), device, plan.workers, plan.mount.allow_other) {
+        Ok(session) => session,
+        Err(error) => return Err(failed(error)),
+    };
+    let invalidate = match invalidate::start(fs.clone(), session.notifier()) {
+        Ok(thread) => thread,
+        Err(error) => return Err(failed(error)),
+    };
+    session::set_read_ahead(mountpoint);
+    log::info!("{} is mounted at {}", plan.home.root().display(), mountpoint.display());
+    mounted();
+    let served = session::serve(session, mountpoint);
+    fs.store().close();
+    let _ = invalidate.join();
+    log::info!("{} is unmounted", mountpoint.display());
+    served.map_err(failed)
+}
+
+fn open_store(plan: &Plan) -> Result<Store, StoreError> {
+    let open = |options: &StoreOptions| Store::open(plan.home.clone(), options, Arc::new(Views::new()));
+    match open(&plan.store) {
+        Err(StoreError::Busy { holder, .. }) if plan.read_only => {
+            log::info!("{} is held by {holder}: mounted beside it", plan.home.root().display());
+            open(&StoreOptions { beside: true, ..plan.store.clone() })
+        }
+        opened => opened,
+    }
+}
