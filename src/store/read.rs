@@ -15,6 +15,9 @@ use super::row::{DiskStat, ReadState, Row};
 /// Bytes of one read call.
 const CHUNK_BYTES: usize = 256 * 1024;
 
+/// A file below this is read whole again when it grew: cheaper than keeping where its reading ended.
+const RESUME_BYTES_MIN: u64 = 128 * 1024;
+
 /// What reading a file brought.
 pub(super) struct Reading {
     /// Logical path below the home.
@@ -123,7 +126,9 @@ impl Reading {
                 if before.file.encoding == Encoding::Zstd && unchanged {
                     after.file.decoded_bytes = Some(extracted.total_bytes);
                 }
-                after.resume = serde_json::to_string(&extracted.resume).ok();
+                let resumable =
+                    before.file.encoding == Encoding::Plain && extracted.indexed_bytes >= RESUME_BYTES_MIN;
+                after.resume = if resumable { serde_json::to_string(&extracted.resume).ok() } else { None };
             }
         }
         after

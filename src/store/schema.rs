@@ -14,8 +14,10 @@ use super::error::{Result, StoreError};
 pub const SCHEMA_VERSION: u32 = 1;
 /// How long a connection waits for another's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pages of SQLite's own cache per connection, in KiB.
-const PAGE_CACHE_KIB: i64 = 4096;
+/// SQLite's own cache of a read connection, in KiB.
+const PAGE_CACHE_KIB: i64 = 4 * 1024;
+/// SQLite's own cache of the writer, in KiB: it touches every index of the table.
+const WRITER_CACHE_KIB: i64 = 32 * 1024;
 /// How many moved-aside indexes are kept.
 const ASIDE_MAX: u32 = 3;
 
@@ -103,6 +105,7 @@ fn try_open_writer(path: &Path, views_version: u32) -> std::result::Result<Conne
     make_private(path).map_err(Refused::Failed)?;
     let connection = Connection::open(path).map_err(classify)?;
     configure(&connection).map_err(classify)?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(classify)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(classify)?;
     connection.pragma_update(None, "synchronous", "NORMAL").map_err(classify)?;
     let version: u32 =

@@ -12,6 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
+use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -119,20 +120,47 @@ struct DayDelta {
     digest: i64,
 }
 
-/// Stores a row under its row id; every column is written. A number or path that another row has is an error.
-static STORE_ROW: LazyLock<String> = LazyLock::new(|| {
-    let columns = "number kind path thread_id rollout_id stamp archived current secondary duplicate name listed_name encoding \
-         size_bytes mtime_ns device inode decoded_bytes state torn bare parse_errors line_bytes name_key name_position \
-         created_at_ms source provider cwd indexed_bytes lines error resume meta";
-    let columns: Vec<_> = columns.split_whitespace().collect();
-    let marks: Vec<_> = (1..=columns.len() + 1).map(|n| format!("?{n}")).collect();
-    let updates: Vec<_> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
-    format!(
-        "INSERT INTO rollouts(row, {}) VALUES ({}) ON CONFLICT(row) DO UPDATE SET {}",
-        columns.join(", "),
-        marks.join(", "),
-        updates.join(", ")
-    )
+/// The columns of `rollouts` but its row id, in the order of the table.
+const COLUMNS: [&str; 34] = [
+    "number",
+    "kind",
+    "path",
+    "thread_id",
+    "rollout_id",
+    "stamp",
+    "archived",
+    "current",
+    "secondary",
+    "duplicate",
+    "name",
+    "listed_name",
+    "encoding",
+    "size_bytes",
+    "mtime_ns",
+    "device",
+    "inode",
+    "decoded_bytes",
+    "state",
+    "torn",
+    "bare",
+    "parse_errors",
+    "line_bytes",
+    "name_key",
+    "name_position",
+    "created_at_ms",
+    "source",
+    "provider",
+    "cwd",
+    "indexed_bytes",
+    "lines",
+    "error",
+    "resume",
+    "meta",
+];
+
+static INSERT_ROW: LazyLock<String> = LazyLock::new(|| {
+    let marks: Vec<_> = (1..=COLUMNS.len()).map(|n| format!("?{n}")).collect();
+    format!("INSERT INTO rollouts({}) VALUES ({})", COLUMNS.join(", "), marks.join(", "))
 });
 
 /// How often `settle` may find that settling one thing unsettled another.
@@ -268,7 +296,7 @@ impl<'t> Batch<'t> {
 
     /// Stores a row and moves it in the tree.
     fn put(&mut self, before: Option<&Row>, mut after: Row) -> rusqlite::Result<()> {
-        self.store(&mut after)?;
+        self.store(before, &mut after)?;
         let (mut old_places, mut new_places) = (Vec::new(), Vec::new());
         if let Some(before) = before {
             self.placing.places(before, &mut old_places);
@@ -310,62 +338,82 @@ impl<'t> Batch<'t> {
         delta.digest = delta.digest.wrapping_add(sign.wrapping_mul(xxh3_64(&line) as i64));
     }
 
-    fn store(&mut self, row: &mut Row) -> rusqlite::Result<()> {
-        let file = &row.file;
-        let meta = &row.meta;
-        let line_bytes = self.placing.line(row).map_or(0, |line| line.len());
-        let id_bytes = |id: Option<ThreadId>| id.map(|id| id.as_bytes().to_vec());
-        // Our own plain struct: it always serialises.
-        let meta_text = serde_json::to_string(meta).unwrap_or_default();
-        self.connection.prepare_cached(&STORE_ROW)?.execute(params![
-            if file.row == 0 { None } else { Some(file.row) },
-            file.number.to_sql(),
-            match file.kind {
-                RowKind::Rollout => 0,
-                RowKind::Stray => 1,
-                RowKind::Missing => 2,
-            },
-            file.path,
-            id_bytes(file.thread_id),
-            id_bytes(file.rollout_id),
-            file.stamp_seconds,
-            file.archived,
-            file.current,
-            file.secondary,
-            file.duplicate,
-            file.name,
-            file.listed_name,
-            i64::from(file.encoding == Encoding::Zstd),
-            file.disk.size_bytes as i64,
-            file.disk.mtime_ns,
-            file.disk.device as i64,
-            file.disk.inode as i64,
-            file.decoded_bytes.map(|bytes| bytes as i64),
-            match file.state {
-                ReadState::Unread => 0,
-                ReadState::Read => 1,
-                ReadState::Failed => 2,
-            },
-            file.torn,
-            file.bare,
-            file.parse_errors as i64,
-            line_bytes as i64,
-            self.key_of(row),
-            row.name_position,
-            meta.created_at_ms,
-            meta.source,
-            meta.model_provider,
-            meta.cwd,
-            row.indexed_bytes as i64,
-            row.lines as i64,
-            row.error,
-            row.resume,
-            meta_text
-        ])?;
-        if file.row == 0 {
+    /// Writes a row: all of it when it is new, else the columns that changed, so that no index is touched in vain.
+    fn store(&self, before: Option<&Row>, row: &mut Row) -> rusqlite::Result<()> {
+        let after = self.columns(row);
+        let Some(before) = before else {
+            self.connection.prepare_cached(&INSERT_ROW)?.execute(rusqlite::params_from_iter(after))?;
             row.file.row = self.connection.last_insert_rowid();
+            return Ok(());
+        };
+        let changed =
+            self.columns(before).into_iter().zip(after).zip(COLUMNS).filter(|((old, new), _)| old != new);
+        let (mut names, mut values) = (Vec::new(), Vec::new());
+        for ((_, value), name) in changed {
+            names.push(format!("{name} = ?{}", names.len() + 1));
+            values.push(value);
         }
+        if names.is_empty() {
+            return Ok(());
+        }
+        let sql = format!("UPDATE rollouts SET {} WHERE row = ?{}", names.join(", "), names.len() + 1);
+        values.push(Value::Integer(row.file.row));
+        self.connection.prepare_cached(&sql)?.execute(rusqlite::params_from_iter(values))?;
         Ok(())
+    }
+
+    /// The values of [`COLUMNS`].
+    fn columns(&self, row: &Row) -> [Value; COLUMNS.len()] {
+        let (file, meta) = (&row.file, &row.meta);
+        let id = |id: Option<ThreadId>| id.map_or(Value::Null, |id| Value::Blob(id.as_bytes().to_vec()));
+        let text = |text: &Option<String>| text.clone().map_or(Value::Null, Value::Text);
+        let kind = match file.kind {
+            RowKind::Rollout => 0,
+            RowKind::Stray => 1,
+            RowKind::Missing => 2,
+        };
+        let state = match file.state {
+            ReadState::Unread => 0,
+            ReadState::Read => 1,
+            ReadState::Failed => 2,
+        };
+        [
+            file.number.to_sql().into(),
+            kind.into(),
+            Value::Blob(file.path.clone()),
+            id(file.thread_id),
+            id(file.rollout_id),
+            file.stamp_seconds.into(),
+            file.archived.into(),
+            file.current.into(),
+            file.secondary.into(),
+            file.duplicate.into(),
+            text(&file.name),
+            text(&file.listed_name),
+            i64::from(file.encoding == Encoding::Zstd).into(),
+            (file.disk.size_bytes as i64).into(),
+            file.disk.mtime_ns.into(),
+            (file.disk.device as i64).into(),
+            (file.disk.inode as i64).into(),
+            file.decoded_bytes.map(|bytes| bytes as i64).into(),
+            state.into(),
+            file.torn.into(),
+            file.bare.into(),
+            (file.parse_errors as i64).into(),
+            (self.placing.line(row).map_or(0, |line| line.len()) as i64).into(),
+            text(&self.key_of(row)),
+            row.name_position.into(),
+            meta.created_at_ms.into(),
+            Value::Text(meta.source.clone()),
+            Value::Text(meta.model_provider.clone()),
+            Value::Text(meta.cwd.clone()),
+            (row.indexed_bytes as i64).into(),
+            (row.lines as i64).into(),
+            text(&row.error),
+            text(&row.resume),
+            // Our own plain struct: it always serialises.
+            Value::Text(serde_json::to_string(meta).unwrap_or_default()),
+        ]
     }
 
     /// Answers what depends on other rows, and writes the touched directories and days.
