@@ -2,7 +2,12 @@
 
 use std::process::ExitCode;
 
+pub mod home_args;
+pub mod latest;
+pub mod list;
 pub mod sample_home;
+pub mod show;
+mod text;
 
 /// Runs the program.
 pub fn main() -> ExitCode {

@@ -24,8 +24,8 @@ mod tests;
 use std::path::PathBuf;
 
 pub use cursor::Cursor;
-pub use files::Files;
-pub use item::{GitInfo, ListItem};
+pub use item::{GitInfo, ListItem, NO_MESSAGE};
+pub use lookup::PREFIX_DIGITS_MIN;
 pub use source::{Source, open_for_reading};
 
 use super::error::Result;
@@ -110,8 +110,20 @@ pub struct Page {
 /// A page from the files alone.
 ///
 /// # Errors
-/// [`super::error::StoreError::Io`] where `session_index.jsonl` cannot be read. Folders and rollouts that cannot be
-/// read are no error.
+/// [`super::error::StoreError::Io`] where `sessions` or `archived_sessions` cannot be read. Deeper folders, rollouts and
+/// names that cannot be read are no error.
 pub fn list_from_files(home: &Home, query: &ListQuery) -> Result<Page> {
-    Files::walk(home, None)?.page(query)
+    Ok(files::Files::walk(home, None)?.page(query))
+}
+
+/// What a person typed or named, fit for a message on a terminal: `chars_max` characters, nothing that it obeys.
+fn shown(text: &str, chars_max: usize) -> String {
+    let mut line = String::new();
+    for char in text.chars().take(chars_max) {
+        match char {
+            '\'' | '"' | '\\' => line.push(char),
+            _ => line.extend(char.escape_debug()),
+        }
+    }
+    line
 }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::SortKey;
+use super::{SortKey, shown};
 use crate::store::error::StoreError;
 use crate::store::rollout::{ThreadId, parse_stamp};
 
@@ -30,7 +30,8 @@ pub(super) struct Place {
 
 /// A position in a listing; the next page begins strictly behind it.
 ///
-/// As text: `<RFC 3339>|<thread id>|<path>`, the path with `%XX` for what is not printable ASCII. The forms of Codex
+/// As text: `<RFC 3339>|<thread id>|<path>`, the path with `%XX` for what a shell
+/// or a terminal would take for something else. The forms of Codex
 /// are read too: `<time>|<thread id>`, and a time alone, each RFC 3339 or `YYYY-MM-DDThh-mm-ss`. A time alone skips
 /// what shares that instant (spec 8.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +105,7 @@ impl fmt::Display for Cursor {
         let Some(path) = &self.path else { return Ok(()) };
         formatter.write_str("|")?;
         for &byte in path {
-            if byte.is_ascii_graphic() && byte != b'%' {
+            if byte.is_ascii_alphanumeric() || b"/-_.,:=+@".contains(&byte) {
                 write!(formatter, "{}", char::from(byte))?;
             } else {
                 write!(formatter, "%{byte:02X}")?;
@@ -119,7 +120,7 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Cursor, StoreError> {
         parse(text).ok_or_else(|| {
-            let shown: String = text.chars().take(100).flat_map(char::escape_debug).collect();
+            let shown = shown(text, 100);
             StoreError::Invalid(format!(
                 "\"{shown}\" is not a cursor: give the one that the page before printed, or a time such as \
                  2026-02-08T09:15:02Z or 2026-02-08T09-15-02, alone or with a thread id behind it (TIME|ID)"

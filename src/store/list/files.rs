@@ -39,7 +39,7 @@ pub(super) struct Found {
 }
 
 /// All rollouts of a home, as they were at one moment.
-pub struct Files {
+pub(super) struct Files {
     home: Home,
     found: Vec<Found>,
     /// By thread: the last name of `session_index.jsonl` that is not blank, and its position.
@@ -48,10 +48,10 @@ pub struct Files {
 }
 
 impl Files {
-    /// Walks the home. Folders that cannot be read are told in the log and passed over.
+    /// Walks the home. Folders that cannot be read are told in the log and passed over, and so are names.
     ///
     /// # Errors
-    /// [`crate::store::error::StoreError::Io`] where `session_index.jsonl` cannot be read.
+    /// [`crate::store::error::StoreError::Io`] where one of the two roots is there and cannot be read.
     pub(super) fn walk(home: &Home, remembered: Option<Remembered>) -> Result<Files> {
         let mut found = Vec::new();
         let mut dirs: Vec<_> = ROOTS.iter().map(|root| root.as_bytes().to_vec()).collect();
@@ -59,6 +59,8 @@ impl Files {
             let listing = match scan::list(home.root(), &dir) {
                 Ok(Some(listing)) => listing,
                 Ok(None) => continue,
+                // Not an empty home: one that cannot be looked at.
+                Err(error) if !dir.contains(&b'/') => return Err(error),
                 Err(error) => {
                     log::warn!("{error}; what is in it is not listed");
                     continue;
@@ -72,7 +74,10 @@ impl Files {
             }
         }
         group(&mut found);
-        let names = names_of(home)?;
+        let names = names_of(home).unwrap_or_else(|error| {
+            log::warn!("{error}; threads are listed without their names");
+            HashMap::new()
+        });
         Ok(Files { home: home.clone(), found, names, remembered: RefCell::new(remembered) })
     }
 
@@ -87,11 +92,8 @@ impl Files {
     }
 
     /// Answers a query; an index that was written meanwhile is not asked again.
-    ///
-    /// # Errors
-    /// None today; the signature is that of the index.
-    pub fn page(&self, query: &ListQuery) -> Result<Page> {
-        Ok(self.steadily(|| self.page_once(query)))
+    pub(super) fn page(&self, query: &ListQuery) -> Page {
+        self.steadily(|| self.page_once(query))
     }
 
     /// The answer of `work`, with the same remembered index from its start to its end.

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::files::Found;
 use super::item::ListItem;
 use super::query;
+use super::shown;
 use super::source::{Source, is_there};
 use crate::store::error::{Result, StoreError};
 use crate::store::rollout::{RolloutName, ThreadId};
@@ -321,7 +322,7 @@ fn only_one(text: &str, of_what: &str, mut items: Vec<ListItem>) -> Result<Optio
         format!("{} means several threads by their {of_what}; give one of these ids:", quoted(text));
     for item in items.iter().take(CANDIDATES_SHOWN_MAX) {
         let label: String = item.label().split_whitespace().collect::<Vec<_>>().join(" ");
-        let label: String = label.chars().take(60).flat_map(char::escape_debug).collect();
+        let label = shown(&label, 60);
         message.push_str(&format!("\n  {}  {}  {label}", item.id, item.updated_at));
     }
     if items.len() > CANDIDATES_SHOWN_MAX {
@@ -332,8 +333,7 @@ fn only_one(text: &str, of_what: &str, mut items: Vec<ListItem>) -> Result<Optio
 
 /// What a person typed, fit for a terminal.
 fn quoted(text: &str) -> String {
-    let shown: String = text.chars().take(200).flat_map(char::escape_debug).collect();
-    format!("\"{shown}\"")
+    format!("\"{}\"", shown(text, 200))
 }
 
 #[cfg(test)]

@@ -40,7 +40,8 @@ pub struct Source {
 /// Opens what is best to ask, and makes nothing: not an index, not a state folder, and no lock stays.
 ///
 /// The index is asked alone if its tables are those of this build, every file was read once, and a process holds the
-/// state folder's lock and did so for a minute: it watches the home. Otherwise files are asked (see [`Files`]).
+/// state folder's lock and did so for a minute: it watches the home. Otherwise the files are asked, with what
+/// an index that nobody keeps says of those that have not changed.
 pub fn open_for_reading(home: &Home, state_dir: Option<&Path>) -> Source {
     open_settled_after(home, state_dir, WRITER_SETTLES_WITHIN)
 }
@@ -115,11 +116,11 @@ impl Source {
     /// One page.
     ///
     /// # Errors
-    /// [`StoreError::Io`] where the files must be asked and `session_index.jsonl` cannot be read.
+    /// [`StoreError::Io`] where the files must be asked and `sessions` or `archived_sessions` cannot be read.
     pub fn page(&self, query: &ListQuery) -> Result<Page> {
         match self.ask(|reader| page_of_index(&self.home, reader, query)) {
             Some(page) => Ok(page),
-            None => self.files()?.page(query),
+            None => Ok(self.files()?.page(query)),
         }
     }
 

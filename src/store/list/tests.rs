@@ -419,8 +419,10 @@ fn doctored(made: &Made, sql: &str) -> (Store, Source) {
 #[test]
 fn spec_11_5_16_and_11_4_14_a_row_with_a_path_that_is_gone_is_found_by_scan() {
     let made = five();
-    let (_store, source) =
-        doctored(&made, "UPDATE rollouts SET path = CAST(replace(CAST(path AS TEXT), '/02/03/', '/02/13/') AS BLOB)");
+    let (_store, source) = doctored(
+        &made,
+        "UPDATE rollouts SET path = CAST(replace(CAST(path AS TEXT), '/02/03/', '/02/13/') AS BLOB)",
+    );
     assert!(source.is_index());
     let item = source.by_id(&id(3), None).unwrap().unwrap();
     assert!(item.path.starts_with("sessions/2026/02/03/") && item.file.is_file());
@@ -566,8 +568,10 @@ fn spec_11_4_12_two_pages_from_files_do_not_overlap() {
 #[test]
 fn spec_11_4_13_a_row_whose_file_is_gone_is_dropped_from_the_page() {
     let made = five();
-    let (_store, source) =
-        doctored(&made, "UPDATE rollouts SET path = CAST(replace(CAST(path AS TEXT), '/02/03/', '/02/13/') AS BLOB)");
+    let (_store, source) = doctored(
+        &made,
+        "UPDATE rollouts SET path = CAST(replace(CAST(path AS TEXT), '/02/03/', '/02/13/') AS BLOB)",
+    );
     assert_eq!(numbers(&source.page(&created_first()).unwrap()), [5, 4, 2, 1]);
 }
 
