@@ -6,7 +6,7 @@ use super::error::CliError;
 use super::exit_codes::Exit;
 use super::mounts;
 use super::output;
-use super::stand_in::HomeArgs;
+use super::home_args::HomeArgs;
 use crate::store::home::Home;
 
 mod disk;

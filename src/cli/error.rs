@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::io;
 
-use super::stand_in::session::MountError;
+use crate::fs::session::MountError;
 use crate::store::error::StoreError;
 
 /// An error of a command.

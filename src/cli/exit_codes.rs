@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::error::CliError;
-use super::stand_in::session::MountError;
+use crate::fs::session::MountError;
 use crate::store::error::StoreError;
 
 /// How the program ends.

@@ -13,7 +13,8 @@ use super::index_queries::{Totals, totals};
 use super::interrupt::Interrupt;
 use super::output;
 use super::progress::{Reporter, Snapshot};
-use super::stand_in::{HomeArgs, Views};
+use super::home_args::HomeArgs;
+use crate::views::Views;
 use crate::store::backfill;
 use crate::store::error::StoreError;
 use crate::store::home::{Home, INDEX_NAME, StateLock};
@@ -159,7 +160,7 @@ fn make(home: &Home, state_dir: &Path, interrupt: &Interrupt, quiet: bool) -> Re
 }
 
 /// Waits for our own indexer.
-fn build(mut store: Store, interrupt: &Interrupt, quiet: bool) -> Result<Ended, CliError> {
+fn build(store: Store, interrupt: &Interrupt, quiet: bool) -> Result<Ended, CliError> {
     let mut reporter = Reporter::new("reading", quiet);
     let mut trouble = Trouble::default();
     while !store.is_settled() {

@@ -22,6 +22,13 @@ const WORKERS_MIN: usize = 2;
 
 /// Mount a Codex home as a tree of threads, and return when it is mounted.
 #[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "\
+Examples:
+  rolloutfs mount ~/codex                         ~/.codex at ~/codex
+  rolloutfs mount /srv/home /mnt/threads -o ro,allow_other
+  rolloutfs mount -f --views by-name,by-cwd ~/codex
+In /etc/fstab:
+  /home/me/.codex /home/me/codex fuse.rolloutfs ro,noauto,user 0 0")]
 pub struct MountArgs {
     /// The home (default: $CODEX_HOME, then ~/.codex) and where to mount it
     #[arg(value_names = ["HOME", "MOUNTPOINT"], num_args = 1..=2, required = true)]

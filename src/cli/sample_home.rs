@@ -308,6 +308,10 @@ pub fn generate(dir: &Path, options: &SampleOptions, progress: &(dyn Fn(u64) + S
 
 /// The arguments of `rolloutfs sample-home`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rolloutfs sample-home /tmp/home                               1,000 threads
+  rolloutfs sample-home /tmp/big --threads 100000 --size tiny   for measuring")]
 pub struct SampleHomeArgs {
     /// Where to make it: a folder that does not exist yet, or an empty one
     #[arg(value_name = "DIR")]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::error::CliError;
-use super::stand_in::session;
+use crate::fs::session;
 
 /// End a mount: the name is free at once, files still open are served until they are closed
 #[derive(Clone, Debug, clap::Args)]

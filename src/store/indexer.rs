@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -68,6 +68,26 @@ pub(super) struct Indexer {
     rescan: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
     watch_counts: Arc<Mutex<(u64, u64)>>,
+    listed: Arc<Listed>,
+}
+
+/// Folders listed since the start or the last comparison. Asked by every call while the rest is listed, so that only
+/// those wait that must.
+#[derive(Default)]
+struct Listed(RwLock<HashSet<Vec<u8>>>);
+
+impl Listed {
+    fn contains(&self, path: &[u8]) -> bool {
+        self.0.read().unwrap_or_else(|poison| poison.into_inner()).contains(path)
+    }
+
+    fn insert(&self, path: Vec<u8>) {
+        self.0.write().unwrap_or_else(|poison| poison.into_inner()).insert(path);
+    }
+
+    fn clear(&self) {
+        self.0.write().unwrap_or_else(|poison| poison.into_inner()).clear();
+    }
 }
 
 struct Shared {
@@ -75,6 +95,7 @@ struct Shared {
     progress: Arc<Progress>,
     news: Arc<News>,
     watch_counts: Arc<Mutex<(u64, u64)>>,
+    listed: Arc<Listed>,
 }
 
 impl Indexer {
@@ -91,7 +112,8 @@ impl Indexer {
         let rescan = Arc::new(AtomicBool::new(false));
         let watcher = if watch { Some(start_watcher(home, &inbox, &rescan)?) } else { None };
         let watch_counts = Arc::new(Mutex::new((0, 0)));
-        let shared = Shared { home: home.clone(), progress, news, watch_counts: watch_counts.clone() };
+        let shared = Shared { home: home.clone(), progress, news, watch_counts: watch_counts.clone(), listed: Arc::default() };
+        let listed = shared.listed.clone();
         let (jobs, job_queue) = sync_channel::<Row>(IN_FLIGHT_MAX);
         let job_queue = Arc::new(Mutex::new(job_queue));
         let stop_reading = Arc::new(AtomicBool::new(false));
@@ -105,7 +127,7 @@ impl Indexer {
                 Loop::new(shared, writer, watcher, messages, jobs, seen_rescan, stop_reading).run()
             })
             .map_err(StoreError::io("start a thread for", home.root()))?;
-        Ok(Indexer { inbox, rescan, thread: Mutex::new(Some(thread)), watch_counts })
+        Ok(Indexer { inbox, rescan, thread: Mutex::new(Some(thread)), watch_counts, listed })
     }
 
     /// Folders watched, and folders that could not be.
@@ -115,6 +137,9 @@ impl Indexer {
 
     /// Waits until the folder at `path` is listed.
     pub(super) fn ensure(&self, path: &[u8]) -> Result<()> {
+        if self.listed.contains(path) {
+            return Ok(());
+        }
         let (answer, answered) = sync_channel(1);
         let gone = || StoreError::Invalid("the index ended; see the log, then mount again".into());
         self.inbox.send(Message::Ensure(path.to_owned(), answer)).map_err(|_| gone())?;
@@ -206,8 +231,6 @@ struct Loop {
     stop_reading: Arc<AtomicBool>,
     /// Folders to list; the last is next.
     scan: Vec<Vec<u8>>,
-    /// Folders listed since the start or the last comparison.
-    listed: HashSet<Vec<u8>>,
     names: Follower,
     names_due: bool,
     /// Files whose logical path is to be looked at.
@@ -255,7 +278,6 @@ impl Loop {
             rescan,
             stop_reading,
             scan: Vec::new(),
-            listed: HashSet::new(),
             names,
             names_due: true,
             files_due: BTreeSet::new(),
@@ -308,7 +330,7 @@ impl Loop {
     }
 
     fn scan_all(&mut self) {
-        self.listed.clear();
+        self.shared.listed.clear();
         self.shared.progress.listed.store(false, Ordering::Release);
         self.scan = ROOTS.iter().rev().map(|root| root.as_bytes().to_vec()).collect();
     }
@@ -482,7 +504,7 @@ impl Loop {
         let mut path = path;
         let mut chain = vec![];
         while !path.is_empty() {
-            if !self.listed.contains(path) {
+            if !self.shared.listed.contains(path) {
                 chain.push(path.to_owned());
             }
             path = super::tree::split_path(path).0;
@@ -510,7 +532,7 @@ impl Loop {
                 Ok(listing) => listing,
                 Err(error) => {
                     log::warn!("{error}; what was known of it is kept");
-                    self.listed.insert(path);
+                    self.shared.listed.insert(path);
                     continue;
                 }
             };
@@ -557,10 +579,10 @@ impl Loop {
                 progress.passed_over.fetch_add(listing.passed_over_count, Ordering::Relaxed);
                 // The last one broke the loop before its folders were put down to be listed.
                 if position == last {
-                    self.scan.extend(new_dirs(&path, &listing).filter(|dir| !self.listed.contains(dir)));
+                    self.scan.extend(new_dirs(&path, &listing).filter(|dir| !self.shared.listed.contains(dir)));
                 }
             }
-            self.listed.insert(path);
+            self.shared.listed.insert(path);
         }
         self.wake_feed();
         Ok(())
@@ -579,7 +601,7 @@ impl Loop {
         let mut found = BTreeMap::new();
         for path in &paths {
             let dir = super::tree::split_path(path).0;
-            if !self.listed.contains(dir) {
+            if !self.shared.listed.contains(dir) {
                 // Its folder is listed later, and with it the file.
                 self.scan.push(dir.to_owned());
                 continue;

@@ -12,6 +12,7 @@ pub mod error;
 pub mod home;
 pub mod index;
 mod indexer;
+pub mod list;
 pub mod metadata;
 pub mod node;
 pub mod placing;

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::disk::{Disk, OnDisk, shown};
 use super::{Check, Verdict};
 use crate::cli::index_queries::{IndexedFile, each_file, open_untouched};
-use crate::cli::stand_in::Views;
+use crate::views::Views;
 use crate::store::error::{Result, StoreError};
 use crate::store::home::{Home, INDEX_NAME};
 use crate::store::placing::Placing;
