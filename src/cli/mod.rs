@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+pub mod daemon;
 pub mod sample_home;
 
 /// Runs the program.
