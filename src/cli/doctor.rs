@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::error::CliError;
 use super::exit_codes::Exit;
+use super::home_args::HomeArgs;
 use super::mounts;
 use super::output;
-use super::home_args::HomeArgs;
 use crate::store::home::Home;
 
 mod disk;

@@ -5,6 +5,7 @@
 use std::error::Error;
 use std::io;
 
+use super::daemon::DaemonError;
 use crate::fs::session::MountError;
 use crate::store::error::StoreError;
 
@@ -17,6 +18,9 @@ pub(crate) enum CliError {
     /// Mounting or unmounting failed.
     #[error(transparent)]
     Mount(#[from] MountError),
+    /// The daemon behind the command did not start.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
     /// Standard output cannot be written.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),

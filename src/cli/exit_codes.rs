@@ -74,6 +74,9 @@ pub(crate) fn of(error: &CliError) -> Exit {
     match error {
         CliError::Store(error) => of_store(error),
         CliError::Mount(error) => of_mount(error),
+        CliError::Daemon(error) => {
+            ALL.into_iter().find(|exit| exit.describe().0 == error.exit_code).unwrap_or(Exit::Failed)
+        }
         CliError::Output(_) | CliError::Failed { .. } => Exit::Failed,
     }
 }

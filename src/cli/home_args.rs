@@ -10,7 +10,7 @@ use crate::store::list::{Source, open_for_reading};
 
 /// The home, and where its state lies.
 #[derive(Args, Clone, Debug, Default)]
-pub struct HomeArgs {
+pub(super) struct HomeArgs {
     /// The Codex home [default: $CODEX_HOME, else ~/.codex]
     #[arg(long, value_name = "DIR")]
     pub home: Option<PathBuf>,
@@ -24,7 +24,7 @@ impl HomeArgs {
     ///
     /// # Errors
     /// [`StoreError::NotAHome`] says what to do.
-    pub fn resolve(&self) -> Result<Home> {
+    pub(super) fn resolve(&self) -> Result<Home> {
         Home::resolve(self.home.as_deref())
     }
 
@@ -32,7 +32,7 @@ impl HomeArgs {
     ///
     /// # Errors
     /// As [`HomeArgs::resolve`].
-    pub fn source(&self) -> Result<Source> {
+    pub(super) fn source(&self) -> Result<Source> {
         Ok(open_for_reading(&self.resolve()?, self.state_dir.as_deref()))
     }
 }

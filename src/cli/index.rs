@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 
 use super::error::CliError;
 use super::exit_codes::Exit;
+use super::home_args::HomeArgs;
 use super::index_queries::{Totals, totals};
 use super::interrupt::Interrupt;
 use super::output;
 use super::progress::{Reporter, Snapshot};
-use super::home_args::HomeArgs;
-use crate::views::Views;
 use crate::store::backfill;
 use crate::store::error::StoreError;
 use crate::store::home::{Home, INDEX_NAME, StateLock};
 use crate::store::index::Index;
 use crate::store::{Store, StoreOptions, schema};
+use crate::views::Views;
 
 /// How often the work is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);

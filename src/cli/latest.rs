@@ -16,7 +16,7 @@ use crate::store::list::ListItem;
 Examples:
   rolloutfs latest                  the path of the thread that was written last
   tail -f \"$(rolloutfs latest --cwd .)\"")]
-pub struct LatestArgs {
+pub(super) struct LatestArgs {
     /// Which home.
     #[command(flatten)]
     pub home: HomeArgs,
@@ -32,7 +32,7 @@ pub struct LatestArgs {
 ///
 /// # Errors
 /// [`StoreError::NotFound`] where there is no such thread, [`StoreError::NotAHome`], [`StoreError::Io`].
-pub fn run(args: &LatestArgs) -> Result<(), StoreError> {
+pub(super) fn run(args: &LatestArgs) -> Result<(), StoreError> {
     let item = newest(args)?;
     to_stdout(|out| {
         if args.json {

@@ -30,7 +30,7 @@ const NAME_COLUMNS_MIN: usize = 10;
 
 /// What `list` can sort by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum SortArg {
+pub(super) enum SortArg {
     /// Start of the thread
     Created,
     /// Last change of the file
@@ -45,7 +45,7 @@ Examples:
   rolloutfs list                                  active threads, the last written first
   rolloutfs list --all --cwd . --limit 0          every thread of this directory
   rolloutfs list --text needle --json | jq .path  paths of threads whose name, title or preview says it")]
-pub struct ListArgs {
+pub(super) struct ListArgs {
     /// Which home.
     #[command(flatten)]
     pub home: HomeArgs,
@@ -116,7 +116,7 @@ impl ListArgs {
 ///
 /// # Errors
 /// [`StoreError::NotAHome`], [`StoreError::Invalid`] for a malformed cursor, [`StoreError::Io`] for the output.
-pub fn run(args: &ListArgs) -> Result<(), StoreError> {
+pub(super) fn run(args: &ListArgs) -> Result<(), StoreError> {
     let query = args.query()?;
     let source = args.home.source()?;
     let form = match (args.json, terminal_columns()) {

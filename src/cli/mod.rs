@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod completions;
+mod daemon;
 mod doctor;
 mod error;
 mod exit_codes;

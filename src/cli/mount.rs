@@ -3,12 +3,15 @@
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::daemon::{self, ReadyPipe};
+use super::error::CliError;
 use crate::fs::fuse::Adapter;
-use crate::fs::session::{self, DashO, MountOptions, ReadyPipe};
+use crate::fs::session::{self, DashO, MountOptions};
 use crate::fs::{Fs, FsOptions, ViewsAs, invalidate};
 use crate::store::error::StoreError;
 use crate::store::home::Home;
@@ -17,6 +20,8 @@ use crate::views::Views;
 
 /// Most threads that answer the kernel, unless told.
 const WORKERS_MAX: usize = 8;
+/// The command returns when everything is read, or after this time: the mount answers before.
+const SETTLE_WAIT_MAX: Duration = Duration::from_millis(1000);
 /// Fewest: a slow call must never hold up all others.
 const WORKERS_MIN: usize = 2;
 
@@ -29,57 +34,57 @@ Examples:
   rolloutfs mount -f --views by-name,by-cwd ~/codex
 In /etc/fstab:
   /home/me/.codex /home/me/codex fuse.rolloutfs ro,noauto,user 0 0")]
-pub struct MountArgs {
+pub(super) struct MountArgs {
     /// The home (default: $CODEX_HOME, then ~/.codex) and where to mount it
     #[arg(value_names = ["HOME", "MOUNTPOINT"], num_args = 1..=2, required = true)]
-    pub paths: Vec<PathBuf>,
+    pub(super) paths: Vec<PathBuf>,
     /// Stay in the foreground; log to the terminal
     #[arg(short, long)]
-    pub foreground: bool,
+    pub(super) foreground: bool,
     /// Options as fstab gives them: ro, allow_other, uid=N, views=by-id:by-name, ...
     #[arg(short = 'o', value_name = "OPTIONS")]
-    pub options: Vec<String>,
+    pub(super) options: Vec<String>,
     /// Refuse every change; also mounts beside another mount of the same home
     #[arg(long)]
-    pub read_only: bool,
+    pub(super) read_only: bool,
     /// Let other users in (needs user_allow_other in /etc/fuse.conf unless root)
     #[arg(long)]
-    pub allow_other: bool,
+    pub(super) allow_other: bool,
     /// Show everything as owned by this user id
     #[arg(long, value_name = "ID")]
-    pub uid: Option<u32>,
+    pub(super) uid: Option<u32>,
     /// Show everything as owned by this group id
     #[arg(long, value_name = "ID")]
-    pub gid: Option<u32>,
+    pub(super) gid: Option<u32>,
     /// Take these bits from every mode, octal: 077 shows files as 0600
     #[arg(long, value_name = "BITS", value_parser = parse_octal)]
-    pub umask: Option<u32>,
+    pub(super) umask: Option<u32>,
     /// The views to show, separated by commas (default: all)
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub views: Option<Vec<String>>,
+    pub(super) views: Option<Vec<String>>,
     /// Show the entries of views as symbolic links, or as the files themselves for tools that drop links
     #[arg(long, value_enum)]
-    pub views_as: Option<ViewsAsArg>,
+    pub(super) views_as: Option<ViewsAsArg>,
     /// Where the index lies (default: .rolloutfs in the home, else below ~/.local/state)
     #[arg(long, value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
+    pub(super) state_dir: Option<PathBuf>,
     /// Bytes on disk for decoded copies of compressed threads (default: 2 GiB)
     #[arg(long, value_name = "BYTES")]
-    pub cache_bytes: Option<u64>,
+    pub(super) cache_bytes: Option<u64>,
     /// Threads that answer the kernel (default: one a processor, 2 to 8)
     #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    pub(super) threads: Option<usize>,
     /// Append the log to this file
     #[arg(long, value_name = "FILE")]
-    pub log_file: Option<PathBuf>,
+    pub(super) log_file: Option<PathBuf>,
     /// The pipe on which the daemon says that it is mounted
     #[arg(long, hide = true, value_name = "FD")]
-    pub ready_fd: Option<RawFd>,
+    pub(super) ready_fd: Option<RawFd>,
 }
 
 /// How the entries of views are shown, as typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ViewsAsArg {
+pub(super) enum ViewsAsArg {
     /// Relative symbolic links
     Symlinks,
     /// Regular files that share the thread's inode
@@ -158,24 +163,27 @@ impl Plan {
 }
 
 /// Runs the command.
-pub fn run(args: &MountArgs) -> Result<(), StoreError> {
-    let ready = args.ready_fd.map(ReadyPipe::from_fd);
-    let outcome = Plan::new(args).and_then(|plan| match &ready {
-        None if !args.foreground => mount_behind(args, &plan),
-        ready => serve(&plan, || {
-            if let Some(ready) = ready {
-                ready.ready();
-            }
-        }),
+pub(super) fn run(args: &MountArgs) -> Result<(), CliError> {
+    let plan = Plan::new(args)?;
+    let Some(fd) = args.ready_fd else {
+        return if args.foreground { Ok(serve(&plan, || {})?) } else { mount_behind(args, &plan) };
+    };
+    let ready =
+        Mutex::new(Some(ReadyPipe::from_fd(fd).map_err(StoreError::io("write to", &plan.mountpoint))?));
+    let take = || ready.lock().unwrap_or_else(|poison| poison.into_inner()).take();
+    let outcome = serve(&plan, || {
+        if let Some(ready) = take() {
+            ready.ready();
+        }
     });
-    if let (Some(ready), Err(error)) = (&ready, &outcome) {
-        ready.failed(&error.to_string());
+    if let (Some(ready), Err(error)) = (take(), &outcome) {
+        ready.failed(&super::error::chain(error));
     }
     outcome
 }
 
 /// Starts the daemon and waits until it has mounted.
-fn mount_behind(args: &MountArgs, plan: &Plan) -> Result<(), StoreError> {
+fn mount_behind(args: &MountArgs, plan: &Plan) -> Result<(), CliError> {
     let mut words: Vec<OsString> = vec!["mount".into()];
     let mut option = |flag: &str, value: Option<OsString>| {
         if let Some(value) = value {
@@ -203,17 +211,17 @@ fn mount_behind(args: &MountArgs, plan: &Plan) -> Result<(), StoreError> {
     words.push("--".into());
     words.push(plan.home.root().into());
     words.push(plan.mountpoint.clone().into());
-    session::spawn_daemon(&words, plan.log_file.as_deref()).map_err(invalid)?;
+    daemon::spawn_daemon(&words, plan.log_file.as_deref())?;
     println!("{} is mounted at {}", plan.home.root().display(), plan.mountpoint.display());
     Ok(())
 }
 
 /// Mounts and serves until unmounted.
-fn serve(plan: &Plan, mounted: impl FnOnce()) -> Result<(), StoreError> {
-    if session::clear_dead(&plan.mountpoint).map_err(invalid)? {
+fn serve(plan: &Plan, mounted: impl FnOnce() + Send) -> Result<(), CliError> {
+    if session::clear_dead(&plan.mountpoint)? {
         log::warn!("{}: a mount whose daemon was gone is cleared", plan.mountpoint.display());
     }
-    let mountpoint = session::check_mountpoint(plan.home.root(), &plan.mountpoint).map_err(invalid)?;
+    let mountpoint = session::check_mountpoint(plan.home.root(), &plan.mountpoint)?;
     if let Err(error) = session::raise_nofile_limit() {
         log::debug!("open files stay limited: {error}");
     }
@@ -226,14 +234,14 @@ fn serve(plan: &Plan, mounted: impl FnOnce()) -> Result<(), StoreError> {
     .map_err(StoreError::io("handle signals for", &mountpoint))?;
     let fs = Arc::new(Fs::new(open_store(plan)?, plan.fs.clone()).map_err(invalid)?);
     fs.set_mountpoint(&mountpoint);
-    let device = session::mount(&mountpoint, &plan.mount).map_err(invalid)?;
+    let device = session::mount(&mountpoint, &plan.mount)?;
     let served = serve_mounted(plan, &fs, device, &mountpoint, mounted);
     if served.is_err() {
         // Mounted, and nobody answers: not left behind.
         let _ = session::unmount(&mountpoint);
     }
     fs.store().close();
-    served
+    Ok(served?)
 }
 
 fn serve_mounted(
@@ -241,21 +249,27 @@ fn serve_mounted(
     fs: &Arc<Fs>,
     device: std::os::fd::OwnedFd,
     mountpoint: &Path,
-    mounted: impl FnOnce(),
+    mounted: impl FnOnce() + Send,
 ) -> Result<(), StoreError> {
     let failed = StoreError::io("serve", mountpoint);
-    let session = match session::run_session(Adapter::new(fs.clone()), device, plan.workers, plan.mount.allow_other) {
-        Ok(session) => session,
-        Err(error) => return Err(failed(error)),
-    };
+    let session =
+        match session::run_session(Adapter::new(fs.clone()), device, plan.workers, plan.mount.allow_other) {
+            Ok(session) => session,
+            Err(error) => return Err(failed(error)),
+        };
     let invalidate = match invalidate::start(fs.clone(), session.notifier()) {
         Ok(thread) => thread,
         Err(error) => return Err(failed(error)),
     };
     session::set_read_ahead(mountpoint);
     log::info!("{} is mounted at {}", plan.home.root().display(), mountpoint.display());
-    mounted();
-    let served = session::serve(session, mountpoint);
+    let served = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            fs.store().wait_settled(SETTLE_WAIT_MAX);
+            mounted();
+        });
+        session::serve(session, mountpoint)
+    });
     fs.store().close();
     let _ = invalidate.join();
     log::info!("{} is unmounted", mountpoint.display());

@@ -17,7 +17,7 @@ Examples:
   rolloutfs show planb              a thread by its name
   rolloutfs show 0198c0de --json    by the first digits of its id
   rolloutfs show ~/codex/latest     by a path, in a mount or on disk")]
-pub struct ShowArgs {
+pub(super) struct ShowArgs {
     /// Which home.
     #[command(flatten)]
     pub home: HomeArgs,
@@ -35,7 +35,7 @@ pub struct ShowArgs {
 /// # Errors
 /// [`StoreError::NotFound`] says what was tried, [`StoreError::Invalid`] which threads could be meant;
 /// [`StoreError::NotAHome`], [`StoreError::Io`].
-pub fn run(args: &ShowArgs) -> Result<(), StoreError> {
+pub(super) fn run(args: &ShowArgs) -> Result<(), StoreError> {
     let item = args.home.source()?.find(&args.thread)?;
     to_stdout(|out| {
         if args.json {

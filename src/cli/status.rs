@@ -5,15 +5,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::CliError;
+use super::home_args::HomeArgs;
 use super::index_queries::{Totals, totals};
 use super::mounts::{self, Mount};
 use super::output;
 use crate::fs::session::MountError;
-use super::home_args::HomeArgs;
-use crate::views::Views;
 use crate::store::error::StoreError;
 use crate::store::home::{Home, INDEX_NAME, STATE_DIR_NAME};
 use crate::store::index::Index;
+use crate::views::Views;
 
 /// Files that could not be read, told by name.
 const FAILURES_MAX: usize = 20;

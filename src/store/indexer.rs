@@ -112,7 +112,13 @@ impl Indexer {
         let rescan = Arc::new(AtomicBool::new(false));
         let watcher = if watch { Some(start_watcher(home, &inbox, &rescan)?) } else { None };
         let watch_counts = Arc::new(Mutex::new((0, 0)));
-        let shared = Shared { home: home.clone(), progress, news, watch_counts: watch_counts.clone(), listed: Arc::default() };
+        let shared = Shared {
+            home: home.clone(),
+            progress,
+            news,
+            watch_counts: watch_counts.clone(),
+            listed: Arc::default(),
+        };
         let listed = shared.listed.clone();
         let (jobs, job_queue) = sync_channel::<Row>(IN_FLIGHT_MAX);
         let job_queue = Arc::new(Mutex::new(job_queue));
@@ -579,7 +585,8 @@ impl Loop {
                 progress.passed_over.fetch_add(listing.passed_over_count, Ordering::Relaxed);
                 // The last one broke the loop before its folders were put down to be listed.
                 if position == last {
-                    self.scan.extend(new_dirs(&path, &listing).filter(|dir| !self.shared.listed.contains(dir)));
+                    self.scan
+                        .extend(new_dirs(&path, &listing).filter(|dir| !self.shared.listed.contains(dir)));
                 }
             }
             self.shared.listed.insert(path);

@@ -58,6 +58,9 @@ pub struct StoreOptions {
 /// Default of [`StoreOptions::cache_bytes_max`]: 2 GiB.
 pub const CACHE_BYTES_MAX_DEFAULT: u64 = 2 << 30;
 
+/// How often a wait for the index looks.
+const SETTLE_POLL: std::time::Duration = std::time::Duration::from_millis(5);
+
 impl Default for StoreOptions {
     fn default() -> Self {
         StoreOptions {
@@ -185,6 +188,18 @@ impl Store {
         if let Some(indexer) = &self.indexer {
             indexer.flush();
         }
+    }
+
+    /// Waits until the views are whole, `at_most` this long. False: they are not yet.
+    pub fn wait_settled(&self, at_most: std::time::Duration) -> bool {
+        let end = std::time::Instant::now() + at_most;
+        while self.is_writer() && !self.is_settled() {
+            if std::time::Instant::now() >= end {
+                return false;
+            }
+            std::thread::sleep(SETTLE_POLL);
+        }
+        true
     }
 
     /// Tells others who hold the home what it is held for.

@@ -5,11 +5,11 @@ use std::path::Path;
 use super::disk::{Disk, OnDisk, shown};
 use super::{Check, Verdict};
 use crate::cli::index_queries::{IndexedFile, each_file, open_untouched};
-use crate::views::Views;
 use crate::store::error::{Result, StoreError};
 use crate::store::home::{Home, INDEX_NAME};
 use crate::store::placing::Placing;
 use crate::store::schema;
+use crate::views::Views;
 
 const NAME: &str = "index";
 const REMEDY: &str = "run `rolloutfs index`; a mount does it by itself";
