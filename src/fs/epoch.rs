@@ -74,11 +74,14 @@ mod tests {
         assert!(epoch.wait_for_running(Duration::ZERO));
         let old = epoch.enter();
         assert!(!epoch.wait_for_running(Duration::from_millis(1)));
+        drop(old);
         std::thread::scope(|scope| {
+            let old = epoch.enter();
             let waiting = scope.spawn(|| epoch.wait_for_running(Duration::from_secs(30)));
-            let _new = epoch.enter();
             drop(old);
             assert!(waiting.join().unwrap());
         });
+        let new = epoch.enter();
+        assert!(epoch.calls().next > new.number && !epoch.wait_for_running(Duration::ZERO));
     }
 }

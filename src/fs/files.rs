@@ -47,10 +47,10 @@ impl Files {
         cache: &ContentCache,
     ) -> Result<Arc<Content>> {
         let held = self.open().get(&number).map(|open| (open.content.clone(), open.checked));
-        if let Some((content, checked)) = held {
-            if checked.elapsed() < TRUST || self.still_there(number, logical, &content) {
-                return Ok(content);
-            }
+        if let Some((content, checked)) = held
+            && (checked.elapsed() < TRUST || self.still_there(number, logical, &content))
+        {
+            return Ok(content);
         }
         let content = Arc::new(cache.open(logical)?);
         self.open().put(number, Open { content: content.clone(), checked: Instant::now() });

@@ -115,7 +115,7 @@ fn file_attr(attr: &Attr) -> FileAttr {
     }
 }
 
-/// An entry of READDIRPLUS without attributes: node id 0 says that there are none.
+/// No attributes: node 0 says that there is no such node, and of `.` and `..` the kernel takes the number alone.
 fn no_attr(kind: NodeKind) -> FileAttr {
     let none = Attr {
         number: NodeNumber(0),
@@ -244,7 +244,9 @@ impl Filesystem for Adapter {
                 // One lifetime serves name and attributes here.
                 let (ttl, attr) = match entry.found {
                     Some(found) => (found.entry_ttl.min(found.attr_ttl), file_attr(&found.attr)),
-                    None => (Duration::ZERO, no_attr(entry.kind)),
+                    None => {
+                        (Duration::ZERO, FileAttr { ino: INodeNo(entry.number.0), ..no_attr(entry.kind) })
+                    }
                 };
                 let (number, name) = (INodeNo(entry.number.0), OsStr::from_bytes(&entry.name));
                 !reply.add(number, entry.cookie as u64, name, &ttl, &attr, GENERATION)

@@ -115,7 +115,7 @@ pub struct Listed {
     pub number: NodeNumber,
     /// Its kind.
     pub kind: NodeKind,
-    /// Its attributes and their lifetime, where they were asked for and could be had.
+    /// Its attributes and their lifetime, where they were asked for; not for `.` and `..`.
     pub found: Option<Found>,
 }
 
@@ -307,7 +307,7 @@ impl Fs {
         match node {
             Node::Fixed(number) => self.fixed_attr(*number),
             Node::Dir(dir) => Ok(Timed { value: self.dir_attr(dir)?, ttl }),
-            Node::File(file) => self.file_attr(file, true),
+            Node::File(file) => self.file_attr(file),
             Node::Missing(row) => {
                 let bytes = thread_lines::missing(row).len() as u64;
                 let attr =
@@ -375,8 +375,8 @@ impl Fs {
         if live { TTL_SHORT } else { self.ttl() }
     }
 
-    /// A file's attributes, from the disk. `exact`: a compressed file whose size nobody knows is decoded for it.
-    fn file_attr(&self, file: &FileRow, exact: bool) -> Result<Timed<Attr>> {
+    /// A file's attributes, from the disk. A compressed file whose size nobody knows is decoded for it.
+    fn file_attr(&self, file: &FileRow) -> Result<Timed<Attr>> {
         let logical = self.store.home().join(&file.path);
         let located = match content::locate_now(&logical) {
             Ok(located) => located,
@@ -397,7 +397,7 @@ impl Fs {
         }
         let decoded = match located.encoding {
             Encoding::Plain => None,
-            Encoding::Zstd => self.decoded_bytes(file, &located, known, exact)?,
+            Encoding::Zstd => self.decoded_bytes(file, &located, known)?,
         };
         let nlink = self.nlink(file)?;
         let attr = self.ownership.disk_file(file.number, &located, decoded, nlink);
@@ -418,9 +418,6 @@ impl Fs {
         }
         if let Some(stated) = content::decoded_size_stated(&located.path)? {
             return Ok(Some(stated));
-        }
-        if !exact {
-            return Ok(None);
         }
         match self.files.get(file.number, &self.store.home().join(&file.path), self.store.content()) {
             Ok(content) => Ok(content.size_bytes),
@@ -748,16 +745,15 @@ impl Fs {
         };
         let mut found = None;
         if plus {
-            let attr = match node {
-                // A size that must be decoded for is left to a call of its own: a listing does not wait for it.
-                Node::File(file) if file.content_bytes().is_none() => None,
-                _ => match self.attr_of(node) {
-                    Ok(attr) => Some(attr),
-                    Err(FsError::Stale(_)) => return None,
-                    Err(_) => None,
-                },
+            // What cannot be looked at is listed with what is known of it, and asked for again at once.
+            let unknown =
+                || Timed { value: self.ownership.made_up(number, kind, 0, 0, 1), ttl: Duration::ZERO };
+            let attr = match self.attr_of(node) {
+                Ok(attr) => attr,
+                Err(FsError::Stale(_)) => return None,
+                Err(_) => unknown(),
             };
-            found = attr.map(|attr| Found {
+            found = Some(Found {
                 attr: attr.value,
                 entry_ttl: self.if_still(timing.0, timing.1),
                 attr_ttl: self.if_still(timing.0, attr.ttl),

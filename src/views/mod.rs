@@ -2,7 +2,7 @@
 //!
 //! A view answers one question, as a pure function of a row: at which places is this file? It does no I/O, reads no
 //! clock and knows no other view. What is in a directory follows from all rows' places, which the store keeps.
-//! A new facet is a line in [`facet::FACETS`].
+//! A new facet is a line in `facet::FACETS`.
 
 use crate::store::placing::{FILES, Place, Placing, ViewCode};
 use crate::store::row::{FileRow, ReadState, Row, RowKind};

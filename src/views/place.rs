@@ -4,7 +4,7 @@
 //! Pure text in, components out: depends on `views/name.rs`, which encodes them, and on `serde_json` for sources.
 //!
 //! Nothing here resolves anything: `.` and `..` are names like any other and come out encoded. Bounds hold for every
-//! input: what is too deep or too long ends in one component that stands for all the rest (see [`bounded`]).
+//! input: what is too deep or too long ends in one component that stands for all the rest (see `bounded`).
 use super::name::{COMPONENT_BYTES_MAX, encode_component, encode_component_bytes};
 
 /// Most directories a cwd, repository or branch is spread over.
