@@ -406,13 +406,7 @@ impl Fs {
         Ok(Timed { value: attr, ttl })
     }
 
-    fn decoded_bytes(
-        &self,
-        file: &FileRow,
-        located: &Located,
-        known: bool,
-        exact: bool,
-    ) -> Result<Option<u64>> {
+    fn decoded_bytes(&self, file: &FileRow, located: &Located, known: bool) -> Result<Option<u64>> {
         if known && file.decoded_bytes.is_some() {
             return Ok(file.decoded_bytes);
         }
