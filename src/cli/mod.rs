@@ -3,6 +3,7 @@
 //!
 //! Every command is a file of its own. May depend on everything below: `fs`, `views`, `store`.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -79,7 +80,7 @@ impl Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let outcome = match Cli::try_parse() {
+    let outcome = match Cli::try_parse_from(as_mount_helper(std::env::args_os().collect())) {
         Ok(cli) => run(&cli),
         Err(refused) => return parsed_no_command(&refused),
     };
@@ -94,6 +95,16 @@ pub fn main() -> ExitCode {
             exit_codes::of(&error).into()
         }
     }
+}
+
+/// `mount -t fuse.rolloutfs`, and fstab with it, run the program as `rolloutfs HOME MOUNTPOINT -o OPTIONS`: the command is
+/// left out. No command is spelled like a path.
+fn as_mount_helper(mut words: Vec<OsString>) -> Vec<OsString> {
+    let is_path = |word: &OsString| word.as_encoded_bytes().contains(&b'/');
+    if words.len() >= 3 && is_path(&words[1]) && is_path(&words[2]) {
+        words.insert(1, "mount".into());
+    }
+    words
 }
 
 /// Help and version go to standard output and are success; the rest is wrong usage.
@@ -132,6 +143,14 @@ fn after_help() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fstab_leaves_the_command_out() {
+        let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let asked = as_mount_helper(words("rolloutfs /home/me/.codex /mnt -o ro,uid=1"));
+        assert_eq!(asked, words("rolloutfs mount /home/me/.codex /mnt -o ro,uid=1"));
+        assert_eq!(as_mount_helper(words("rolloutfs show /a/b")), words("rolloutfs show /a/b"));
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

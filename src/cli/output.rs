@@ -161,6 +161,8 @@ fn one_line(tree: &Tree, now: i64) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
     None,
+    /// A number that counts nothing.
+    Identifier,
     Bytes,
     /// Time span, in this many a second.
     Span(i64),
@@ -170,6 +172,9 @@ enum Unit {
 
 /// The name without its unit, and the unit.
 fn split_unit(key: &str) -> (&str, Unit) {
+    if key == "pid" {
+        return (key, Unit::Identifier);
+    }
     let units = [
         ("_bytes", Unit::Bytes),
         ("_at_ms", Unit::Moment(1000)),
@@ -211,6 +216,7 @@ fn integer(number: i128, unit: Unit, now: i64) -> String {
         (Unit::Moment(a_second), _) => {
             moment(i64::try_from(number / i128::from(a_second)).unwrap_or(i64::MAX), now)
         }
+        (Unit::Identifier, _) => number.to_string(),
         (Unit::None, Ok(count)) => HumanCount(count).to_string(),
         (_, Err(_)) => number.to_string(),
     }

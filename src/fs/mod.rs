@@ -136,6 +136,7 @@ pub struct Fs {
     counters: Counters,
     epoch: Epoch,
     started: Instant,
+    empty_mtime_ns: i64,
     status: Mutex<Option<(Instant, Vec<u8>)>>,
     mountpoint: Mutex<Option<String>>,
 }
@@ -161,6 +162,8 @@ impl Fs {
             umask: options.umask,
             ..Ownership::of_home(&home)
         };
+        let sessions = std::fs::metadata(store.home().join(b"sessions"));
+        let empty_mtime_ns = sessions.map_or(0, |found| DiskStat::of(&found).mtime_ns / 1000 * 1000);
         let views = Views::new();
         if let Some(unknown) = options.views.iter().flatten().find(|wanted| !is_view(&views, wanted)) {
             let known: Vec<_> =
@@ -183,6 +186,7 @@ impl Fs {
             counters: Counters::default(),
             epoch: Epoch::default(),
             started: Instant::now(),
+            empty_mtime_ns,
             status: Mutex::new(None),
             mountpoint: Mutex::new(None),
         };
@@ -361,11 +365,13 @@ impl Fs {
 
     fn dir_attr(&self, dir: &DirRow) -> Result<Attr> {
         let nlink = u32::try_from(dir.subdirs.saturating_add(2)).unwrap_or(u32::MAX);
+        // Nothing is in it yet: as old as the home's sessions.
+        let mtime_ns = if dir.mtime_ns < 1000 { dir.mtime_ns + self.empty_mtime_ns } else { dir.mtime_ns };
         let on_disk = is_below(&dir.path, b"sessions") || is_below(&dir.path, b"archived_sessions");
         if on_disk && let Ok(disk) = std::fs::metadata(self.store.home().join(&dir.path)) {
-            return Ok(self.ownership.disk_dir(dir.number, &disk, dir.mtime_ns, nlink));
+            return Ok(self.ownership.disk_dir(dir.number, &disk, mtime_ns, nlink));
         }
-        Ok(self.ownership.made_up(dir.number, NodeKind::Dir, 0, dir.mtime_ns, nlink))
+        Ok(self.ownership.made_up(dir.number, NodeKind::Dir, 0, mtime_ns, nlink))
     }
 
     fn live_ttl(&self, mtime_ns: i64) -> Duration {

@@ -171,6 +171,26 @@ fn try_state_dir(dir: &Path) -> Result<()> {
     written.map_err(StoreError::io("write in", dir))
 }
 
+/// A command that looks whether the lock is held holds it for a moment: tried again this often, with this pause.
+const LOCK_TRIES: u32 = 5;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+
+fn lock_patiently(file: &File) -> io::Result<()> {
+    let mut tries = 1;
+    loop {
+        // SAFETY: flock on a descriptor that `file` owns.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EWOULDBLOCK) || tries == LOCK_TRIES {
+            return Err(error);
+        }
+        tries += 1;
+        std::thread::sleep(LOCK_PAUSE);
+    }
+}
+
 /// The lock of a state folder: one writing process a home.
 #[derive(Debug)]
 pub struct StateLock {
@@ -189,9 +209,7 @@ impl StateLock {
             .mode(0o600)
             .open(&path)
             .map_err(StoreError::io("open", &path))?;
-        // SAFETY: flock on a descriptor that `file` owns.
-        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-            let error = io::Error::last_os_error();
+        if let Err(error) = lock_patiently(&file) {
             if error.raw_os_error() != Some(libc::EWOULDBLOCK) {
                 return Err(StoreError::io("lock", &path)(error));
             }
