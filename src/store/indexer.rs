@@ -241,6 +241,8 @@ struct Loop {
     names_due: bool,
     /// Files whose logical path is to be looked at.
     files_due: BTreeSet<Vec<u8>>,
+    /// Folders in which something came or went: their own time is to be looked at.
+    times_due: BTreeSet<Vec<u8>>,
     flight: Flight,
     in_flight: HashSet<Vec<u8>>,
     /// The last path given to the readers in this round.
@@ -287,6 +289,7 @@ impl Loop {
             names,
             names_due: true,
             files_due: BTreeSet::new(),
+            times_due: BTreeSet::new(),
             flight: Flight::default(),
             in_flight: HashSet::new(),
             fed: Vec::new(),
@@ -345,6 +348,7 @@ impl Loop {
     fn is_busy(&self) -> bool {
         !self.scan.is_empty()
             || !self.files_due.is_empty()
+            || !self.times_due.is_empty()
             || self.names_due
             || (self.feed_due && self.in_flight.len() < IN_FLIGHT_MAX)
             || self.readings.len() >= BATCH_FILES
@@ -411,6 +415,9 @@ impl Loop {
                 self.files_due.insert(path);
             }
             Hint::Dir(path) => self.scan.push(path),
+            Hint::DirTime(path) => {
+                self.times_due.insert(path);
+            }
             Hint::All => self.scan_all(),
         }
     }
@@ -432,7 +439,7 @@ impl Loop {
         {
             self.store_readings()?;
         }
-        if !self.files_due.is_empty() {
+        if !self.files_due.is_empty() || !self.times_due.is_empty() {
             self.look_at_files()?;
         } else if !self.scan.is_empty() {
             self.scan_some()?;
@@ -447,7 +454,8 @@ impl Loop {
     /// After work: is everything listed and read?
     fn settle(&mut self) -> Result<()> {
         let progress = self.shared.progress.clone();
-        if !self.scan.is_empty() || self.names_due || !self.files_due.is_empty() {
+        let looking = !self.files_due.is_empty() || !self.times_due.is_empty();
+        if looking || !self.scan.is_empty() || self.names_due {
             return Ok(());
         }
         if !progress.listed.load(Ordering::Acquire) {
@@ -617,13 +625,18 @@ impl Loop {
             found
                 .insert(path.clone(), located.map(|located| (located.encoding, DiskStat::of(&located.stat))));
         }
+        let dirs = std::mem::take(&mut self.times_due);
+        let times: Vec<_> =
+            dirs.iter().filter_map(|dir| Some((dir, scan::dir_mtime_ns(&root, dir)?))).collect();
         let stored = self.writer.batch(|batch| {
-            found.iter().try_for_each(|(path, found)| scan::apply_file(batch, &root, path, *found))
+            found.iter().try_for_each(|(path, found)| scan::apply_file(batch, &root, path, *found))?;
+            times.iter().try_for_each(|(dir, mtime_ns)| batch.tree.set_disk_mtime(dir, *mtime_ns))
         });
         match stored {
             Ok(((), changes)) => self.tell(changes),
             Err(error) => {
                 self.files_due.extend(paths);
+                self.times_due.extend(dirs);
                 return Err(error);
             }
         }

@@ -52,15 +52,24 @@ pub fn is_clutter(name: &[u8]) -> bool {
     name.starts_with(b"._") || matches!(name, b".DS_Store" | b"Thumbs.db" | b"desktop.ini")
 }
 
+/// A root may be a link to another disk; below it links are not followed.
+fn dir_metadata(dir: &Path, path: &[u8]) -> io::Result<fs::Metadata> {
+    let is_root = !path.contains(&b'/');
+    if is_root { fs::metadata(dir) } else { fs::symlink_metadata(dir) }
+}
+
+/// The own mtime of a folder; None where there is none now.
+pub(super) fn dir_mtime_ns(home: &Path, path: &[u8]) -> Option<i64> {
+    let metadata = dir_metadata(&home.join(OsStr::from_bytes(path)), path).ok()?;
+    metadata.is_dir().then(|| DiskStat::of(&metadata).mtime_ns)
+}
+
 /// Reads a folder. Ok(None): there is no such folder.
 pub(super) fn list(home: &Path, path: &[u8]) -> Result<Option<Listing>> {
     let dir = home.join(OsStr::from_bytes(path));
     let absent =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
-    // A root may be a link to another disk; below it links are not followed.
-    let is_root = !path.contains(&b'/');
-    let metadata = if is_root { fs::metadata(&dir) } else { fs::symlink_metadata(&dir) };
-    let metadata = match metadata {
+    let metadata = match dir_metadata(&dir, path) {
         Ok(metadata) if metadata.is_dir() => metadata,
         Ok(_) => return Ok(None),
         Err(error) if absent(&error) => return Ok(None),

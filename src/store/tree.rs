@@ -174,6 +174,22 @@ impl<'c> Tree<'c> {
         Ok(())
     }
 
+    /// A directory on disk got another mtime. One that is not known is left to its listing.
+    pub(super) fn set_disk_mtime(&mut self, path: &[u8], mtime_ns: i64) -> rusqlite::Result<()> {
+        if !self.dirs.contains_key(path) {
+            let Some(dir) = self.load(path)? else { return Ok(()) };
+            self.dirs.insert(path.to_owned(), dir);
+        }
+        match self.dirs.get_mut(path) {
+            Some(dir) if dir.kept && dir.disk_mtime_ns != Some(mtime_ns) => {
+                dir.disk_mtime_ns = Some(mtime_ns);
+                dir.changed = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// The opposite of `keep`: the directory goes when nothing is in it.
     pub(super) fn unkeep(&mut self, path: &[u8]) -> rusqlite::Result<()> {
         let dir = self.ensure(path)?;
