@@ -110,6 +110,11 @@ impl Reading {
                 if unchanged || self.seen.is_none() {
                     after.file.state = ReadState::Failed;
                 }
+                // What was read before is not what is there now: only the name tells.
+                let bare = Row::found(before.file.path.clone(), before.file.encoding, before.file.disk);
+                after.meta = bare.meta;
+                (after.lines, after.file.parse_errors) = (0, 0);
+                (after.file.torn, after.file.bare) = (false, false);
                 after.error = Some(error);
                 after.resume = None;
                 after.indexed_bytes = 0;
