@@ -161,11 +161,15 @@ fn apply_new(
     let mut row = Row::found(path.to_owned(), encoding, disk);
     row.file.decoded_bytes = stated_bytes(home, path, encoding);
     if let Some(thread) = row.file.thread_id {
-        // A file that was moved: what was read of it holds, so that no view loses it meanwhile.
+        // A file that was moved: what was read of it holds, so that no view loses it meanwhile. Under another name
+        // it may mean something else: a file without a header is of the time in its name.
         let known = batch.queries().rows_of_thread(thread)?;
-        if let Some(moved) =
-            known.into_iter().find(|other| other.file.disk == disk && other.file.encoding == encoding)
-        {
+        let is_it = |other: &Row| {
+            other.file.disk == disk
+                && other.file.encoding == encoding
+                && other.file.file_name() == row.file.file_name()
+        };
+        if let Some(moved) = known.into_iter().find(is_it) {
             let state = moved.file.state;
             row = Row { file: FileRow { state, ..row.file }, ..moved.clone() };
             row.file.torn = moved.file.torn;
