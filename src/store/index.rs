@@ -308,7 +308,7 @@ impl Queries<'_> {
     /// The active rollout that was written last.
     pub fn latest(&self) -> rusqlite::Result<Option<FileRow>> {
         let sql = format!(
-            "SELECT {FILE_COLUMNS} FROM rollouts r WHERE r.kind = 0 AND r.archived = 0 ORDER BY r.mtime_ns DESC, r.thread_id DESC LIMIT 1"
+            "SELECT {FILE_COLUMNS} FROM rollouts r WHERE r.kind = 0 AND r.archived = 0 ORDER BY r.mtime_ns DESC, r.thread_id DESC, r.path DESC LIMIT 1"
         );
         self.one(&sql, [], file_row)
     }
