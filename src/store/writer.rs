@@ -274,8 +274,10 @@ impl<'t> Batch<'t> {
 
     /// The number of a row's file: from its key, salted where another file has it.
     fn free_number(&self, row: &Row) -> rusqlite::Result<NodeNumber> {
-        let mut key = match (row.file.kind, row.file.key_id()) {
-            (RowKind::Rollout, Some(id)) => id.to_string().into_bytes(),
+        let mut key = match (row.file.kind, row.file.thread_id, row.file.rollout_id) {
+            // Both ids: copied or edited files of two threads may have one rollout id, and neither comes first.
+            (RowKind::Rollout, Some(thread), Some(rollout)) => format!("{thread}_{rollout}").into_bytes(),
+            (RowKind::Rollout, Some(thread), None) => thread.to_string().into_bytes(),
             _ => Vec::new(),
         };
         if key.is_empty() || row.file.secondary {
