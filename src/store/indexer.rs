@@ -18,12 +18,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::backfill::{self, BATCH_FILES, Flight, Progress, Status, Tally};
 use super::change::{Change, News};
-use super::content;
 use super::error::{Result, StoreError};
 use super::home::Home;
 use super::read::{self, Reading};
 use super::rollout::ThreadId;
-use super::row::{DiskStat, Row};
+use super::row::Row;
 use super::scan::{self, ROOTS};
 use super::session_index::{Follow, Follower};
 use super::watch::{Hint, Watcher};
@@ -621,9 +620,12 @@ impl Loop {
                 self.scan.push(dir.to_owned());
                 continue;
             }
-            let located = content::locate_now(&self.shared.home.join(path)).ok();
-            found
-                .insert(path.clone(), located.map(|located| (located.encoding, DiskStat::of(&located.stat))));
+            match scan::look(&root, path) {
+                Ok(disk) => {
+                    found.insert(path.clone(), disk);
+                }
+                Err(error) => log::warn!("{error}; what was known of it is kept"),
+            }
         }
         let dirs = std::mem::take(&mut self.times_due);
         let times: Vec<_> =
@@ -682,6 +684,8 @@ impl Loop {
         self.readings_since = None;
         let mut tally = Tally::default();
         let mut paths = Vec::new();
+        // Not found, though it may be there again since: the swap of spec 1.5 takes its time.
+        self.files_due.extend(readings.iter().filter(|reading| reading.is_gone()).map(|it| it.path.clone()));
         for reading in &readings {
             tally.scanned += 1;
             if let Some(error) = reading.error() {

@@ -24,7 +24,7 @@ pub(super) struct Reading {
     pub(super) path: Vec<u8>,
     /// The attributes when it was opened, and how it lay on disk; None where it could not be opened.
     pub(super) seen: Option<(Encoding, DiskStat)>,
-    outcome: std::result::Result<Extracted, String>,
+    outcome: std::result::Result<Extracted, StoreError>,
 }
 
 /// Reads the file of `row`. Never fails: what went wrong is part of the reading.
@@ -32,7 +32,7 @@ pub(super) fn read(home: &Path, row: &Row, bytes_done: &AtomicU64) -> Reading {
     let path = row.file.path.clone();
     let logical = home.join(OsStr::from_bytes(&path));
     let mut seen = None;
-    let outcome = read_file(&logical, row, &mut seen, bytes_done).map_err(|error| error.to_string());
+    let outcome = read_file(&logical, row, &mut seen, bytes_done);
     Reading { path, seen, outcome }
 }
 
@@ -89,13 +89,18 @@ impl Reading {
         Reading {
             path: row.file.path.clone(),
             seen: Some((row.file.encoding, row.file.disk)),
-            outcome: Err(reason),
+            outcome: Err(StoreError::Invalid(reason)),
         }
     }
 
     /// Why not.
-    pub(super) fn error(&self) -> Option<&str> {
-        self.outcome.as_ref().err().map(String::as_str)
+    pub(super) fn error(&self) -> Option<&StoreError> {
+        self.outcome.as_ref().err()
+    }
+
+    /// There was no file when it was to be read.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.outcome, Err(StoreError::NotFound { .. }))
     }
 
     /// The row as it is after this reading. `before` is the row of the same path now; if the file was looked at again
@@ -115,7 +120,7 @@ impl Reading {
                 after.meta = bare.meta;
                 (after.lines, after.file.parse_errors) = (0, 0);
                 (after.file.torn, after.file.bare) = (false, false);
-                after.error = Some(error);
+                after.error = Some(error.to_string());
                 after.resume = None;
                 after.indexed_bytes = 0;
             }

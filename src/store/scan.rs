@@ -110,6 +110,19 @@ pub(super) fn list(home: &Path, path: &[u8]) -> Result<Option<Listing>> {
     Ok(Some(listing))
 }
 
+/// Looks at one file by its logical path, as `list` would find it. Ok(None): there is none.
+pub(super) fn look(home: &Path, path: &[u8]) -> Result<Option<(Encoding, DiskStat)>> {
+    let located = match content::locate_now(&home.join(OsStr::from_bytes(path))) {
+        Ok(located) => located,
+        Err(StoreError::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // Beside a stray file, `.zst` is another stray file.
+    let is_rollout = RolloutName::parse(split_path(path).1).is_some();
+    let counts = located.encoding == Encoding::Plain || is_rollout;
+    Ok(counts.then(|| (located.encoding, DiskStat::of(&located.stat))))
+}
+
 /// Makes the index agree with a listing.
 pub(super) fn apply(batch: &mut Batch<'_>, home: &Path, listing: &Listing) -> rusqlite::Result<()> {
     let number = batch.tree.keep(&listing.path, Some(listing.mtime_ns))?;
