@@ -746,6 +746,8 @@ impl Loop {
                 return Ok(());
             }
         };
+        // What comes behind an entry without a newline may make it no entry: then everything is read again.
+        let again = followed.tail.is_some();
         let stored = self.writer.batch(|batch| {
             let (entries, replaced) = match followed.follow {
                 Follow::Appended(entries) => (entries, false),
@@ -768,12 +770,15 @@ impl Loop {
                     batch.set_name(thread, &wanted.0, wanted.1, &wanted.2)?;
                 }
             }
-            let position = serde_json::to_string(&followed.position).unwrap_or_default();
-            batch.set_meta(NAMES_POSITION, &position)
+            let position = Some(followed.position).filter(|_| !again);
+            batch.set_meta(NAMES_POSITION, &serde_json::to_string(&position).unwrap_or_default())
         });
         match stored {
             Ok(((), mut changes)) => {
                 self.names_due = false;
+                if again {
+                    self.names = Follower::new(self.shared.home.session_index(), None);
+                }
                 changes.push(Change::NamesFile);
                 self.tell(changes);
                 Ok(())
