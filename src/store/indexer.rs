@@ -84,6 +84,11 @@ impl Listed {
         self.0.write().unwrap_or_else(|poison| poison.into_inner()).insert(path);
     }
 
+    fn forget_within(&self, dir: &[u8]) {
+        let mut listed = self.0.write().unwrap_or_else(|poison| poison.into_inner());
+        listed.retain(|path| !is_within(path, dir));
+    }
+
     fn clear(&self) {
         self.0.write().unwrap_or_else(|poison| poison.into_inner()).clear();
     }
@@ -413,7 +418,11 @@ impl Loop {
             Hint::File(path) => {
                 self.files_due.insert(path);
             }
-            Hint::Dir(path) => self.scan.push(path),
+            Hint::Dir(path) => {
+                // What lies in it may be another folder of the same name.
+                self.shared.listed.forget_within(&path);
+                self.scan.push(path);
+            }
             Hint::DirTime(path) => {
                 self.times_due.insert(path);
             }
@@ -802,6 +811,11 @@ fn new_dirs<'a>(path: &'a [u8], listing: &'a scan::Listing) -> impl Iterator<Ite
     // Ascending: the newest year, month and day are taken first.
     let deep = scan::depth(path) >= scan::DEPTH_MAX;
     listing.dirs.iter().filter(move |_| !deep).map(move |name| scan::join(path, name))
+}
+
+/// Is `path` that of `dir`, or below it?
+fn is_within(path: &[u8], dir: &[u8]) -> bool {
+    path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
 
 /// True if the file changed while it was read, and must be read again.

@@ -196,9 +196,8 @@ fn collect(shared: &Shared, event: &inotify::Event<&std::ffi::OsStr>, hints: &mu
         hints.insert(Hint::DirTime(dir.clone()));
     }
     if event.mask.contains(EventMask::ISDIR) {
-        if !event.mask.contains(EventMask::ATTRIB) {
-            hints.insert(Hint::Dir(join(dir, name)));
-        }
+        // Also for its attributes: it may be readable now.
+        hints.insert(Hint::Dir(join(dir, name)));
     } else if let Some((logical, _)) = logical_name(name) {
         hints.insert(Hint::File(join(dir, &logical)));
     }
