@@ -573,13 +573,14 @@ impl Loop {
     fn store_listings(&mut self, listings: Vec<(Vec<u8>, Option<scan::Listing>)>) -> Result<()> {
         let root = self.shared.home.root().to_owned();
         let stored = self.writer.batch(|batch| {
+            let mut gone = scan::Gone::default();
             for (path, listing) in &listings {
                 match listing {
-                    Some(listing) => scan::apply(batch, &root, listing)?,
-                    None => scan::forget_dir(batch, path)?,
+                    Some(listing) => scan::apply(batch, &root, listing, &mut gone)?,
+                    None => gone.dir(path.clone()),
                 }
             }
-            Ok(())
+            gone.remove(batch)
         });
         let changes = match stored {
             Ok(((), changes)) => changes,
@@ -640,7 +641,11 @@ impl Loop {
         let times: Vec<_> =
             dirs.iter().filter_map(|dir| Some((dir, scan::dir_mtime_ns(&root, dir)?))).collect();
         let stored = self.writer.batch(|batch| {
-            found.iter().try_for_each(|(path, found)| scan::apply_file(batch, &root, path, *found))?;
+            // What is found first: it may be what is gone elsewhere.
+            let (there, gone): (Vec<_>, Vec<_>) = found.iter().partition(|(_, found)| found.is_some());
+            for (path, found) in there.into_iter().chain(gone) {
+                scan::apply_file(batch, &root, path, *found)?;
+            }
             times.iter().try_for_each(|(dir, mtime_ns)| batch.tree.set_disk_mtime(dir, *mtime_ns))
         });
         match stored {

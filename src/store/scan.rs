@@ -3,7 +3,7 @@
 //! `list` reads a folder from disk; `apply` makes the index agree. The logical name counts: a `.jsonl.zst` is listed
 //! under its plain name, and beside a plain file of that name it is hidden (spec 1.5, "plain wins").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -123,24 +123,54 @@ pub(super) fn look(home: &Path, path: &[u8]) -> Result<Option<(Encoding, DiskSta
     Ok(counts.then(|| (located.encoding, DiskStat::of(&located.stat))))
 }
 
-/// Makes the index agree with a listing.
-pub(super) fn apply(batch: &mut Batch<'_>, home: &Path, listing: &Listing) -> rusqlite::Result<()> {
+/// What the listings of a batch no longer have; of two listings of one folder the later says.
+#[derive(Default)]
+pub(super) struct Gone {
+    files: BTreeMap<Vec<u8>, Row>,
+    dirs: BTreeSet<Vec<u8>>,
+}
+
+impl Gone {
+    /// A folder that is no longer there.
+    pub(super) fn dir(&mut self, path: Vec<u8>) {
+        self.dirs.insert(path);
+    }
+
+    /// Takes it out of the index. To be done last in a batch: what was found elsewhere may be what is gone here.
+    pub(super) fn remove(self, batch: &mut Batch<'_>) -> rusqlite::Result<()> {
+        for row in self.files.values() {
+            batch.remove(row)?;
+        }
+        self.dirs.iter().try_for_each(|dir| forget_dir(batch, dir))
+    }
+}
+
+/// Makes the index agree with what a listing has.
+pub(super) fn apply(
+    batch: &mut Batch<'_>,
+    home: &Path,
+    listing: &Listing,
+    gone: &mut Gone,
+) -> rusqlite::Result<()> {
+    gone.dirs.remove(&listing.path);
     let number = batch.tree.keep(&listing.path, Some(listing.mtime_ns))?;
     let known = batch.queries().files_of_dir(number)?;
     let mut known: BTreeMap<Vec<u8>, Row> =
         known.into_iter().map(|row| (row.file.file_name().to_vec(), row)).collect();
     for (name, &(encoding, disk)) in &listing.files {
         match known.remove(name) {
-            Some(before) => apply_known(batch, home, &before, encoding, disk)?,
+            Some(before) => {
+                gone.files.remove(&before.file.path);
+                apply_known(batch, home, &before, encoding, disk)?;
+            }
             None => apply_new(batch, home, &join(&listing.path, name), encoding, disk)?,
         }
     }
-    for row in known.values().filter(|row| row.file.kind != RowKind::Missing) {
-        batch.remove(row)?;
-    }
+    let missed = known.into_values().filter(|row| row.file.kind != RowKind::Missing);
+    gone.files.extend(missed.map(|row| (row.file.path.clone(), row)));
     for dir in batch.queries().child_dirs(number)? {
         if listing.dirs.binary_search(&dir.name).is_err() {
-            forget_dir(batch, &dir.path)?;
+            gone.dir(dir.path);
         }
     }
     for name in &listing.dirs {
@@ -237,7 +267,7 @@ fn stated_bytes(home: &Path, path: &[u8], encoding: Encoding) -> Option<u64> {
 }
 
 /// Takes a folder that is gone out of the index, with all that was below it.
-pub(super) fn forget_dir(batch: &mut Batch<'_>, path: &[u8]) -> rusqlite::Result<()> {
+fn forget_dir(batch: &mut Batch<'_>, path: &[u8]) -> rusqlite::Result<()> {
     let number = batch.tree.number(path)?;
     for dir in batch.queries().child_dirs(number)? {
         forget_dir(batch, &dir.path)?;
