@@ -18,10 +18,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::backfill::{self, BATCH_FILES, Flight, Progress, Status, Tally};
 use super::change::{Change, News};
+use super::content::Encoding;
 use super::error::{Result, StoreError};
 use super::home::Home;
 use super::read::{self, Reading};
-use super::rollout::ThreadId;
+use super::rollout::{RolloutName, ThreadId};
 use super::row::Row;
 use super::scan::{self, ROOTS};
 use super::session_index::{Follow, Follower};
@@ -421,7 +422,10 @@ impl Loop {
             Hint::Dir(path) => {
                 // What lies in it may be another folder of the same name.
                 self.shared.listed.forget_within(&path);
-                self.scan.push(path);
+                let (holder, name) = super::tree::split_path(&path);
+                // A folder of a rollout's name may be hidden by a file: the listing around it tells.
+                let named_as_rollout = RolloutName::parse(name).is_some();
+                self.scan.push(if named_as_rollout { holder.to_owned() } else { path });
             }
             Hint::DirTime(path) => {
                 self.times_due.insert(path);
@@ -632,6 +636,11 @@ impl Loop {
             }
             match scan::look(&root, path) {
                 Ok(disk) => {
+                    if disk.is_none_or(|(encoding, _)| encoding == Encoding::Zstd)
+                        && scan::is_dir_named_as_rollout(&root, path)
+                    {
+                        self.scan.push(dir.to_owned());
+                    }
                     found.insert(path.clone(), disk);
                 }
                 Err(error) => log::warn!("{error}; what was known of it is kept"),

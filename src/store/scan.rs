@@ -106,8 +106,18 @@ pub(super) fn list(home: &Path, path: &[u8]) -> Result<Option<Listing>> {
             listing.passed_over_count += 1;
         }
     }
+    // A folder may have the name under which a compressed rollout is shown: the thread is shown.
+    let folders = listing.dirs.len();
+    listing.dirs.retain(|name| !listing.files.contains_key(name));
+    listing.passed_over_count += (folders - listing.dirs.len()) as u64;
     listing.dirs.sort();
     Ok(Some(listing))
+}
+
+/// Is there a folder of a rollout's name? Then it takes a listing of the folder around it to say what is shown.
+pub(super) fn is_dir_named_as_rollout(home: &Path, path: &[u8]) -> bool {
+    RolloutName::parse(split_path(path).1).is_some()
+        && fs::symlink_metadata(home.join(OsStr::from_bytes(path))).is_ok_and(|found| found.is_dir())
 }
 
 /// Looks at one file by its logical path, as `list` would find it. Ok(None): there is none.
