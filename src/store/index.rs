@@ -324,7 +324,8 @@ impl Queries<'_> {
     /// How many files, and bytes on disk, are to be read after `path`.
     pub fn unread_totals(&self, after: &[u8]) -> rusqlite::Result<(u64, u64)> {
         self.0.query_row(
-            "SELECT count(*), coalesce(sum(size_bytes), 0) FROM rollouts WHERE state = 0 AND path > ?1",
+            "SELECT count(*), coalesce(sum(max(size_bytes - CASE WHEN resume IS NULL THEN 0 ELSE indexed_bytes END, 0)), 0) \
+             FROM rollouts WHERE state = 0 AND path > ?1",
             [after],
             |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)),
         )
