@@ -1,5 +1,6 @@
 //! Does the index follow a home? Made homes, no kernel.
 
+mod bad_input;
 mod common;
 mod model;
 
