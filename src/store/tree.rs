@@ -282,6 +282,10 @@ impl<'c> Tree<'c> {
             let change = Change::Entry { dir: dir.number, name: place.name.clone() };
             self.changes.push(change);
         }
+        if mtimes_ns.0 != mtimes_ns.1 {
+            // A link shows the time of its file.
+            self.changes.push(Change::Node { number: numbers.1 });
+        }
         if mtimes_ns.1 < mtimes_ns.0 {
             self.outdate(&place.dir, mtimes_ns.0)?;
         }

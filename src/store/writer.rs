@@ -74,7 +74,11 @@ impl Writer {
     ) -> rusqlite::Result<(T, Vec<Change>)> {
         let transaction =
             self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let latest_before = Reader::over(&transaction).latest()?.map(|file| (file.number, file.path));
+        let latest = || -> rusqlite::Result<_> {
+            let latest = Reader::over(&transaction).latest()?;
+            Ok(latest.map(|file| (file.number, file.path, file.disk.mtime_ns)))
+        };
+        let latest_before = latest()?;
         let mut batch = Batch {
             connection: &transaction,
             placing: &*self.placing,
@@ -86,9 +90,12 @@ impl Writer {
         };
         let answer = work(&mut batch)?;
         let mut changes = batch.settle()?;
-        let latest_after = Reader::over(&transaction).latest()?.map(|file| (file.number, file.path));
+        let latest_after = latest()?;
         if latest_before != latest_after {
             changes.push(Change::Entry { dir: NodeNumber::ROOT, name: b"latest".to_vec() });
+            // `latest` may be one of their places, and be counted as such.
+            let numbers = latest_before.iter().chain(&latest_after).map(|(number, ..)| *number);
+            changes.extend(numbers.map(|number| Change::Node { number }));
         }
         transaction.commit()?;
         Ok((answer, changes))
@@ -310,6 +317,10 @@ impl<'t> Batch<'t> {
         }
         self.placing.places(&after, &mut new_places);
         self.count_line(&after, 1);
+        if old_places != new_places {
+            // How many places there are may be told as the number of its links.
+            self.nodes.insert(after.file.number);
+        }
         if let Some(before) = before {
             for place in old_places.iter().filter(|place| !new_places.contains(place)) {
                 let number = entry_number(place.view, place.index, &place.dir, &before.file);
