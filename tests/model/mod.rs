@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rolloutfs::fs::{Fs, FsOptions, ViewsAs};
+use rolloutfs::store::change::Change;
 use rolloutfs::store::index::{EntryNode, SECONDS_PER_DAY};
 use rolloutfs::store::node::{NodeNumber, cookie_of};
 use rolloutfs::store::placing::{Placing, entry_number};
@@ -59,6 +61,9 @@ const SOURCES: [&str; 4] = [
 pub struct Model {
     home: TestHome,
     fs: Option<Fs>,
+    /// News since the last time all was at rest, and the tree then.
+    news: Arc<Mutex<Vec<Change>>>,
+    rest: Vec<String>,
     random: Random,
     views_as: ViewsAs,
     fresh_count: usize,
@@ -68,7 +73,15 @@ impl Model {
     /// A home with some threads, followed.
     pub fn new(seed: u64, views_as: ViewsAs) -> Model {
         let home = TestHome::empty();
-        let mut model = Model { home, fs: None, random: Random(seed), views_as, fresh_count: 0 };
+        let mut model = Model {
+            home,
+            fs: None,
+            news: Arc::default(),
+            rest: Vec::new(),
+            random: Random(seed),
+            views_as,
+            fresh_count: 0,
+        };
         for _ in 0..8 {
             model.create();
         }
@@ -79,7 +92,18 @@ impl Model {
     fn open(&mut self) {
         self.fs = None;
         let options = StoreOptions { state_dir: Some(self.home.beside("state")), ..StoreOptions::default() };
-        self.fs = Some(self.tree(options));
+        let fs = self.tree(options);
+        self.news = Arc::default();
+        self.rest = Vec::new();
+        fs.store().news().subscribe();
+        let (news, kept) = (fs.store().news().clone(), self.news.clone());
+        // It ends with the store.
+        std::thread::spawn(move || {
+            while let Some(changes) = news.take() {
+                kept.lock().unwrap().extend(changes);
+            }
+        });
+        self.fs = Some(fs);
     }
 
     fn tree(&self, options: StoreOptions) -> Fs {
@@ -125,6 +149,15 @@ impl Model {
             }
         });
         Truth::of(live.store()).assert_kept(what);
+        if !self.rest.is_empty() {
+            wait_until(&format!("news of {what}"), || {
+                let news = self.news.lock().unwrap();
+                let untold = untold(&self.rest, &expected, &news);
+                if untold.is_empty() { Ok(()) } else { Err(format!("untold: {untold:#?}")) }
+            });
+        }
+        self.news.lock().unwrap().clear();
+        self.rest = expected;
     }
 
     // ---- what may happen -----------------------------------------------------------------------
@@ -644,6 +677,66 @@ fn is_rollout(name: &str) -> bool {
 
 fn is_plain(name: &str) -> bool {
     is_rollout(name) && name.ends_with(".jsonl")
+}
+
+/// One line of a walk: number, and what a kernel may keep of it.
+struct Seen<'l> {
+    number: u64,
+    attributes: &'l str,
+}
+
+fn parse(line: &str) -> (&str, Seen<'_>) {
+    let at =
+        [" Dir 0x", " File 0x", " Link 0x"].iter().find_map(|kind| Some((line.rfind(kind)?, kind.len())));
+    let (end, length) = at.unwrap();
+    let (number, attributes) = line[end + length..].split_once(' ').unwrap();
+    (&line[..end], Seen { number: u64::from_str_radix(number, 16).unwrap(), attributes })
+}
+
+/// What changed between two walks without news of it: a kernel that kept the old answer would keep it for long.
+fn untold(before: &[String], after: &[String], news: &[Change]) -> Vec<String> {
+    let (old, new): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        (before.iter().map(|line| parse(line)).collect(), after.iter().map(|line| parse(line)).collect());
+    let number_of = |path: &str| match path {
+        "" => Some(NodeNumber::ROOT),
+        _ => old.get(path).map(|seen| NodeNumber(seen.number)),
+    };
+    // A dropped name drops all that is known below it.
+    let entry_told = |path: &str| {
+        path.match_indices('/').map(|(at, _)| at).chain([path.len()]).skip(1).any(|end| {
+            let (dir, name) = path[..end].rsplit_once('/').unwrap();
+            number_of(dir)
+                .is_none_or(|dir| news.contains(&Change::Entry { dir, name: name.as_bytes().to_vec() }))
+        })
+    };
+    let mut untold = Vec::new();
+    for path in old.keys().chain(new.keys().filter(|path| !old.contains_key(*path))) {
+        // The names file has news of its own.
+        if *path == "/session_index.jsonl" {
+            continue;
+        }
+        // These show the root's time, which tells nothing of what is in them.
+        let shows_root = ["/README.md", "/.ignore", "/threads.jsonl"].contains(path);
+        let told = match (old.get(path), new.get(path)) {
+            (Some(old), Some(new)) if old.number == new.number => {
+                old.attributes == new.attributes
+                    || shows_root
+                    || news.contains(&Change::Node { number: NodeNumber(old.number) })
+                    || entry_told(path)
+            }
+            _ => entry_told(path),
+        };
+        if !told {
+            let attributes =
+                |seen: Option<&Seen<'_>>| seen.map(|seen| format!("{:#x} {}", seen.number, seen.attributes));
+            untold.push(format!(
+                "{path}: {:?} -> {:?}",
+                attributes(old.get(path)),
+                attributes(new.get(path))
+            ));
+        }
+    }
+    untold
 }
 
 /// What the index's bookkeeping must be, counted again from its rows.
