@@ -310,7 +310,9 @@ impl<'t> Batch<'t> {
         if let Some(before) = before {
             self.placing.places(before, &mut old_places);
             self.count_line(before, -1);
-            let looks = |row: &Row| (row.file.disk, row.file.decoded_bytes, row.file.encoding);
+            // A missing thread's file is made of its name.
+            let text = |row: &Row| row.file.name.clone().filter(|_| row.file.kind == RowKind::Missing);
+            let looks = |row: &Row| (row.file.disk, row.file.decoded_bytes, row.file.encoding, text(row));
             if looks(before) != looks(&after) || before.file.number != after.file.number {
                 self.nodes.insert(before.file.number);
             }
