@@ -308,7 +308,7 @@ impl Queries<'_> {
     /// The active rollout that was written last.
     pub fn latest(&self) -> rusqlite::Result<Option<FileRow>> {
         let sql = format!(
-            "SELECT {FILE_COLUMNS} FROM rollouts r WHERE r.kind = 0 AND r.archived = 0 ORDER BY r.mtime_ns DESC, r.thread_id DESC LIMIT 1"
+            "SELECT {FILE_COLUMNS} FROM rollouts r WHERE r.kind = 0 AND r.archived = 0 ORDER BY r.mtime_ns DESC, r.thread_id DESC, r.path DESC LIMIT 1"
         );
         self.one(&sql, [], file_row)
     }
@@ -324,7 +324,8 @@ impl Queries<'_> {
     /// How many files, and bytes on disk, are to be read after `path`.
     pub fn unread_totals(&self, after: &[u8]) -> rusqlite::Result<(u64, u64)> {
         self.0.query_row(
-            "SELECT count(*), coalesce(sum(size_bytes), 0) FROM rollouts WHERE state = 0 AND path > ?1",
+            "SELECT count(*), coalesce(sum(max(size_bytes - CASE WHEN resume IS NULL THEN 0 ELSE indexed_bytes END, 0)), 0) \
+             FROM rollouts WHERE state = 0 AND path > ?1",
             [after],
             |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)),
         )

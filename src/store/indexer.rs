@@ -18,12 +18,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::backfill::{self, BATCH_FILES, Flight, Progress, Status, Tally};
 use super::change::{Change, News};
-use super::content;
+use super::content::Encoding;
 use super::error::{Result, StoreError};
 use super::home::Home;
 use super::read::{self, Reading};
-use super::rollout::ThreadId;
-use super::row::{DiskStat, Row};
+use super::rollout::{RolloutName, ThreadId};
+use super::row::Row;
 use super::scan::{self, ROOTS};
 use super::session_index::{Follow, Follower};
 use super::watch::{Hint, Watcher};
@@ -83,6 +83,11 @@ impl Listed {
 
     fn insert(&self, path: Vec<u8>) {
         self.0.write().unwrap_or_else(|poison| poison.into_inner()).insert(path);
+    }
+
+    fn forget_within(&self, dir: &[u8]) {
+        let mut listed = self.0.write().unwrap_or_else(|poison| poison.into_inner());
+        listed.retain(|path| !is_within(path, dir));
     }
 
     fn clear(&self) {
@@ -241,6 +246,8 @@ struct Loop {
     names_due: bool,
     /// Files whose logical path is to be looked at.
     files_due: BTreeSet<Vec<u8>>,
+    /// Folders in which something came or went: their own time is to be looked at.
+    times_due: BTreeSet<Vec<u8>>,
     flight: Flight,
     in_flight: HashSet<Vec<u8>>,
     /// The last path given to the readers in this round.
@@ -287,6 +294,7 @@ impl Loop {
             names,
             names_due: true,
             files_due: BTreeSet::new(),
+            times_due: BTreeSet::new(),
             flight: Flight::default(),
             in_flight: HashSet::new(),
             fed: Vec::new(),
@@ -345,6 +353,7 @@ impl Loop {
     fn is_busy(&self) -> bool {
         !self.scan.is_empty()
             || !self.files_due.is_empty()
+            || !self.times_due.is_empty()
             || self.names_due
             || (self.feed_due && self.in_flight.len() < IN_FLIGHT_MAX)
             || self.readings.len() >= BATCH_FILES
@@ -410,7 +419,17 @@ impl Loop {
             Hint::File(path) => {
                 self.files_due.insert(path);
             }
-            Hint::Dir(path) => self.scan.push(path),
+            Hint::Dir(path) => {
+                // What lies in it may be another folder of the same name.
+                self.shared.listed.forget_within(&path);
+                let (holder, name) = super::tree::split_path(&path);
+                // A folder of a rollout's name may be hidden by a file: the listing around it tells.
+                let named_as_rollout = RolloutName::parse(name).is_some();
+                self.scan.push(if named_as_rollout { holder.to_owned() } else { path });
+            }
+            Hint::DirTime(path) => {
+                self.times_due.insert(path);
+            }
             Hint::All => self.scan_all(),
         }
     }
@@ -432,7 +451,7 @@ impl Loop {
         {
             self.store_readings()?;
         }
-        if !self.files_due.is_empty() {
+        if !self.files_due.is_empty() || !self.times_due.is_empty() {
             self.look_at_files()?;
         } else if !self.scan.is_empty() {
             self.scan_some()?;
@@ -447,7 +466,8 @@ impl Loop {
     /// After work: is everything listed and read?
     fn settle(&mut self) -> Result<()> {
         let progress = self.shared.progress.clone();
-        if !self.scan.is_empty() || self.names_due || !self.files_due.is_empty() {
+        let looking = !self.files_due.is_empty() || !self.times_due.is_empty();
+        if looking || !self.scan.is_empty() || self.names_due {
             return Ok(());
         }
         if !progress.listed.load(Ordering::Acquire) {
@@ -557,13 +577,14 @@ impl Loop {
     fn store_listings(&mut self, listings: Vec<(Vec<u8>, Option<scan::Listing>)>) -> Result<()> {
         let root = self.shared.home.root().to_owned();
         let stored = self.writer.batch(|batch| {
+            let mut gone = scan::Gone::default();
             for (path, listing) in &listings {
                 match listing {
-                    Some(listing) => scan::apply(batch, &root, listing)?,
-                    None => scan::forget_dir(batch, path)?,
+                    Some(listing) => scan::apply(batch, &root, listing, &mut gone)?,
+                    None => gone.dir(path.clone()),
                 }
             }
-            Ok(())
+            gone.remove(batch)
         });
         let changes = match stored {
             Ok(((), changes)) => changes,
@@ -613,17 +634,34 @@ impl Loop {
                 self.scan.push(dir.to_owned());
                 continue;
             }
-            let located = content::locate_now(&self.shared.home.join(path)).ok();
-            found
-                .insert(path.clone(), located.map(|located| (located.encoding, DiskStat::of(&located.stat))));
+            match scan::look(&root, path) {
+                Ok(disk) => {
+                    if disk.is_none_or(|(encoding, _)| encoding == Encoding::Zstd)
+                        && scan::is_dir_named_as_rollout(&root, path)
+                    {
+                        self.scan.push(dir.to_owned());
+                    }
+                    found.insert(path.clone(), disk);
+                }
+                Err(error) => log::warn!("{error}; what was known of it is kept"),
+            }
         }
+        let dirs = std::mem::take(&mut self.times_due);
+        let times: Vec<_> =
+            dirs.iter().filter_map(|dir| Some((dir, scan::dir_mtime_ns(&root, dir)?))).collect();
         let stored = self.writer.batch(|batch| {
-            found.iter().try_for_each(|(path, found)| scan::apply_file(batch, &root, path, *found))
+            // What is found first: it may be what is gone elsewhere.
+            let (there, gone): (Vec<_>, Vec<_>) = found.iter().partition(|(_, found)| found.is_some());
+            for (path, found) in there.into_iter().chain(gone) {
+                scan::apply_file(batch, &root, path, *found)?;
+            }
+            times.iter().try_for_each(|(dir, mtime_ns)| batch.tree.set_disk_mtime(dir, *mtime_ns))
         });
         match stored {
             Ok(((), changes)) => self.tell(changes),
             Err(error) => {
                 self.files_due.extend(paths);
+                self.times_due.extend(dirs);
                 return Err(error);
             }
         }
@@ -669,6 +707,8 @@ impl Loop {
         self.readings_since = None;
         let mut tally = Tally::default();
         let mut paths = Vec::new();
+        // Not found, though it may be there again since: the swap of spec 1.5 takes its time.
+        self.files_due.extend(readings.iter().filter(|reading| reading.is_gone()).map(|it| it.path.clone()));
         for reading in &readings {
             tally.scanned += 1;
             if let Some(error) = reading.error() {
@@ -729,6 +769,8 @@ impl Loop {
                 return Ok(());
             }
         };
+        // What comes behind an entry without a newline may make it no entry: then everything is read again.
+        let again = followed.tail.is_some();
         let stored = self.writer.batch(|batch| {
             let (entries, replaced) = match followed.follow {
                 Follow::Appended(entries) => (entries, false),
@@ -751,12 +793,15 @@ impl Loop {
                     batch.set_name(thread, &wanted.0, wanted.1, &wanted.2)?;
                 }
             }
-            let position = serde_json::to_string(&followed.position).unwrap_or_default();
-            batch.set_meta(NAMES_POSITION, &position)
+            let position = Some(followed.position).filter(|_| !again);
+            batch.set_meta(NAMES_POSITION, &serde_json::to_string(&position).unwrap_or_default())
         });
         match stored {
             Ok(((), mut changes)) => {
                 self.names_due = false;
+                if again {
+                    self.names = Follower::new(self.shared.home.session_index(), None);
+                }
                 changes.push(Change::NamesFile);
                 self.tell(changes);
                 Ok(())
@@ -780,6 +825,11 @@ fn new_dirs<'a>(path: &'a [u8], listing: &'a scan::Listing) -> impl Iterator<Ite
     // Ascending: the newest year, month and day are taken first.
     let deep = scan::depth(path) >= scan::DEPTH_MAX;
     listing.dirs.iter().filter(move |_| !deep).map(move |name| scan::join(path, name))
+}
+
+/// Is `path` that of `dir`, or below it?
+fn is_within(path: &[u8], dir: &[u8]) -> bool {
+    path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
 
 /// True if the file changed while it was read, and must be read again.

@@ -8,7 +8,7 @@
 //! | class | node | hash of |
 //! |---|---|---|
 //! | 0 | the root (1) and the fixed files | nothing: small constants |
-//! | 1 | a rollout, a stray file or a missing thread; slot 0 | its key (thread id, rollout id where they differ, else the path), salted on collision |
+//! | 1 | a rollout, a stray file or a missing thread; slot 0 | its key (thread id, with the rollout id where they differ, else the path), salted on collision |
 //! | 2 | a directory (slot and hash: 58 bits) | its path below the mount |
 //! | 3 | a version of `threads.jsonl` (58 bits) | the content |
 //! | 4 + view | a link to the file of the same hash; the slot holds which of its places, and a tag of the target | — |

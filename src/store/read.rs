@@ -1,11 +1,15 @@
 //! What do the lines of one rollout say? Reads a file, from where the last reading ended where that is possible.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::content::{self, Encoding};
 use super::error::{Result, StoreError};
@@ -14,6 +18,8 @@ use super::row::{DiskStat, ReadState, Row};
 
 /// Bytes of one read call.
 const CHUNK_BYTES: usize = 256 * 1024;
+/// Bytes at either end of what was read that tell the file from another.
+const END_BYTES: u64 = 4096;
 
 /// A file below this is read whole again when it grew: cheaper than keeping where its reading ended.
 const RESUME_BYTES_MIN: u64 = 128 * 1024;
@@ -24,7 +30,8 @@ pub(super) struct Reading {
     pub(super) path: Vec<u8>,
     /// The attributes when it was opened, and how it lay on disk; None where it could not be opened.
     pub(super) seen: Option<(Encoding, DiskStat)>,
-    outcome: std::result::Result<Extracted, String>,
+    /// What was read, and the ends of it for a plain file.
+    outcome: std::result::Result<(Extracted, Option<(u64, u64)>), StoreError>,
 }
 
 /// Reads the file of `row`. Never fails: what went wrong is part of the reading.
@@ -32,7 +39,7 @@ pub(super) fn read(home: &Path, row: &Row, bytes_done: &AtomicU64) -> Reading {
     let path = row.file.path.clone();
     let logical = home.join(OsStr::from_bytes(&path));
     let mut seen = None;
-    let outcome = read_file(&logical, row, &mut seen, bytes_done).map_err(|error| error.to_string());
+    let outcome = read_file(&logical, row, &mut seen, bytes_done);
     Reading { path, seen, outcome }
 }
 
@@ -41,18 +48,21 @@ fn read_file(
     row: &Row,
     seen: &mut Option<(Encoding, DiskStat)>,
     bytes_done: &AtomicU64,
-) -> Result<Extracted> {
+) -> Result<(Extracted, Option<(u64, u64)>)> {
     let located = content::locate(logical)?;
-    let disk = DiskStat::of(&located.stat);
-    *seen = Some((located.encoding, disk));
-    let resume = resume_of(row, located.encoding, disk);
-    let (mut source, mut extractor): (Box<dyn Read>, _) = match resume {
-        Some(state) => {
-            let mut file = File::open(&located.path).map_err(StoreError::io("open", &located.path))?;
-            file.seek(SeekFrom::Start(row.indexed_bytes)).map_err(StoreError::io("read", &located.path))?;
-            (Box::new(file), Extractor::resume(&state))
+    *seen = Some((located.encoding, DiskStat::of(&located.stat)));
+    let plain = match located.encoding {
+        Encoding::Plain => Some(open_plain(&located.path)?),
+        Encoding::Zstd => None,
+    };
+    let new = || Extractor::new(row.file.rollout_name().as_ref());
+    let (mut source, mut extractor): (Box<dyn Read + '_>, _) = match &plain {
+        Some((file, disk)) => {
+            *seen = Some((located.encoding, *disk));
+            let extractor = resume_of(row, file, *disk).map_or_else(new, |state| Extractor::resume(&state));
+            (Box::new(file), extractor)
         }
-        None => (content::open_decoded_reader(&located)?, Extractor::new(row.file.rollout_name().as_ref())),
+        None => (content::open_decoded_reader(&located)?, new()),
     };
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
@@ -62,25 +72,66 @@ fn read_file(
                 extractor.feed(&chunk[..count]);
                 bytes_done.fetch_add(count as u64, Ordering::Relaxed);
             }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if located.encoding == Encoding::Zstd => {
                 return Err(StoreError::Damaged { path: located.path, reason: error.to_string() });
             }
             Err(error) => return Err(StoreError::io("read", &located.path)(error)),
         }
     }
-    Ok(extractor.finish())
+    let extracted = extractor.finish();
+    drop(source);
+    let ends = plain.and_then(|(file, _)| ends_of(&file, extracted.indexed_bytes).ok());
+    Ok((extracted, ends))
 }
 
-/// The state to go on from, where the file is the one that was read and only grew.
-fn resume_of(row: &Row, encoding: Encoding, disk: DiskStat) -> Option<ResumeState> {
-    let same = encoding == Encoding::Plain
-        && row.file.encoding == encoding
+/// Opens a plain rollout, with its attributes. What took its place meanwhile and is no regular file is not opened.
+fn open_plain(path: &Path) -> Result<(File, DiskStat)> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = file.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => StoreError::NotFound { what: path.display().to_string() },
+        _ => StoreError::io("open", path)(error),
+    })?;
+    let metadata = file.metadata().map_err(StoreError::io("look at", path))?;
+    if !metadata.is_file() {
+        return Err(StoreError::NotFound { what: path.display().to_string() });
+    }
+    Ok((file, DiskStat::of(&metadata)))
+}
+
+/// The state to go on from, where the file is the one that was read and only grew. Its file then stands behind what
+/// was read.
+fn resume_of(row: &Row, mut file: &File, disk: DiskStat) -> Option<ResumeState> {
+    let same = row.file.encoding == Encoding::Plain
         && row.file.disk.device == disk.device
         && row.file.disk.inode == disk.inode
         && disk.size_bytes >= row.indexed_bytes;
     let text = row.resume.as_deref().filter(|_| same && row.indexed_bytes > 0)?;
-    serde_json::from_str(text).ok()
+    let stored: Stored = serde_json::from_str(text).ok()?;
+    if ends_of(file, row.indexed_bytes).ok()? != stored.ends {
+        return None;
+    }
+    file.seek(SeekFrom::Start(row.indexed_bytes)).ok()?;
+    Some(stored.state)
+}
+
+/// Hashes of the first and the last bytes of what was read. An inode number alone does not tell that a file is the one
+/// that was read: a new file may get the number of one that was removed, and an editor may write over a file.
+fn ends_of(file: &File, read_bytes: u64) -> std::io::Result<(u64, u64)> {
+    let length = read_bytes.min(END_BYTES);
+    let mut end = vec![0; length as usize];
+    file.read_exact_at(&mut end, 0)?;
+    let first = xxh3_64(&end);
+    file.read_exact_at(&mut end, read_bytes - length)?;
+    Ok((first, xxh3_64(&end)))
+}
+
+/// What a row keeps to go on from.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    ends: (u64, u64),
+    state: ResumeState,
 }
 
 impl Reading {
@@ -89,13 +140,18 @@ impl Reading {
         Reading {
             path: row.file.path.clone(),
             seen: Some((row.file.encoding, row.file.disk)),
-            outcome: Err(reason),
+            outcome: Err(StoreError::Invalid(reason)),
         }
     }
 
     /// Why not.
-    pub(super) fn error(&self) -> Option<&str> {
-        self.outcome.as_ref().err().map(String::as_str)
+    pub(super) fn error(&self) -> Option<&StoreError> {
+        self.outcome.as_ref().err()
+    }
+
+    /// There was no file when it was to be read.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.outcome, Err(StoreError::NotFound { .. }))
     }
 
     /// The row as it is after this reading. `before` is the row of the same path now; if the file was looked at again
@@ -110,11 +166,16 @@ impl Reading {
                 if unchanged || self.seen.is_none() {
                     after.file.state = ReadState::Failed;
                 }
-                after.error = Some(error);
+                // What was read before is not what is there now: only the name tells.
+                let bare = Row::found(before.file.path.clone(), before.file.encoding, before.file.disk);
+                after.meta = bare.meta;
+                (after.lines, after.file.parse_errors) = (0, 0);
+                (after.file.torn, after.file.bare) = (false, false);
+                after.error = Some(error.to_string());
                 after.resume = None;
                 after.indexed_bytes = 0;
             }
-            Ok(extracted) => {
+            Ok((extracted, ends)) => {
                 after.error = None;
                 after.meta = extracted.metadata;
                 after.meta.updated_at_ms = before.file.disk.mtime_ns.div_euclid(1_000_000);
@@ -126,9 +187,9 @@ impl Reading {
                 if before.file.encoding == Encoding::Zstd && unchanged {
                     after.file.decoded_bytes = Some(extracted.total_bytes);
                 }
-                let resumable =
-                    before.file.encoding == Encoding::Plain && extracted.indexed_bytes >= RESUME_BYTES_MIN;
-                after.resume = if resumable { serde_json::to_string(&extracted.resume).ok() } else { None };
+                let ends = ends.filter(|_| extracted.indexed_bytes >= RESUME_BYTES_MIN);
+                let stored = ends.map(|ends| Stored { ends, state: extracted.resume });
+                after.resume = stored.and_then(|stored| serde_json::to_string(&stored).ok());
             }
         }
         after

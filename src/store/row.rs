@@ -127,7 +127,7 @@ impl FileRow {
         }
     }
 
-    /// The id that the node number of a first file is made of: the rollout id where it has one of its own.
+    /// The id that tells the files of one thread apart: the rollout id where it has one of its own.
     pub fn key_id(&self) -> Option<ThreadId> {
         self.rollout_id.or(self.thread_id)
     }
@@ -195,8 +195,11 @@ impl Row {
             file.state = ReadState::Read;
         }
         let created_at_ms = file.stamp_seconds.saturating_mul(1000);
-        let meta =
-            ThreadMetadata { created_at_ms, updated_at_ms: disk.mtime_ns / 1_000_000, ..Default::default() };
+        let meta = ThreadMetadata {
+            created_at_ms,
+            updated_at_ms: disk.mtime_ns.div_euclid(1_000_000),
+            ..Default::default()
+        };
         Row { file, meta, resume: None, indexed_bytes: 0, lines: 0, error: None, name_position: -1 }
     }
 }

@@ -3,7 +3,7 @@
 //! `list` reads a folder from disk; `apply` makes the index agree. The logical name counts: a `.jsonl.zst` is listed
 //! under its plain name, and beside a plain file of that name it is hidden (spec 1.5, "plain wins").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -52,15 +52,24 @@ pub fn is_clutter(name: &[u8]) -> bool {
     name.starts_with(b"._") || matches!(name, b".DS_Store" | b"Thumbs.db" | b"desktop.ini")
 }
 
+/// A root may be a link to another disk; below it links are not followed.
+fn dir_metadata(dir: &Path, path: &[u8]) -> io::Result<fs::Metadata> {
+    let is_root = !path.contains(&b'/');
+    if is_root { fs::metadata(dir) } else { fs::symlink_metadata(dir) }
+}
+
+/// The own mtime of a folder; None where there is none now.
+pub(super) fn dir_mtime_ns(home: &Path, path: &[u8]) -> Option<i64> {
+    let metadata = dir_metadata(&home.join(OsStr::from_bytes(path)), path).ok()?;
+    metadata.is_dir().then(|| DiskStat::of(&metadata).mtime_ns)
+}
+
 /// Reads a folder. Ok(None): there is no such folder.
 pub(super) fn list(home: &Path, path: &[u8]) -> Result<Option<Listing>> {
     let dir = home.join(OsStr::from_bytes(path));
     let absent =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
-    // A root may be a link to another disk; below it links are not followed.
-    let is_root = !path.contains(&b'/');
-    let metadata = if is_root { fs::metadata(&dir) } else { fs::symlink_metadata(&dir) };
-    let metadata = match metadata {
+    let metadata = match dir_metadata(&dir, path) {
         Ok(metadata) if metadata.is_dir() => metadata,
         Ok(_) => return Ok(None),
         Err(error) if absent(&error) => return Ok(None),
@@ -97,28 +106,81 @@ pub(super) fn list(home: &Path, path: &[u8]) -> Result<Option<Listing>> {
             listing.passed_over_count += 1;
         }
     }
+    // A folder may have the name under which a compressed rollout is shown: the thread is shown.
+    let folders = listing.dirs.len();
+    listing.dirs.retain(|name| !listing.files.contains_key(name));
+    listing.passed_over_count += (folders - listing.dirs.len()) as u64;
     listing.dirs.sort();
     Ok(Some(listing))
 }
 
-/// Makes the index agree with a listing.
-pub(super) fn apply(batch: &mut Batch<'_>, home: &Path, listing: &Listing) -> rusqlite::Result<()> {
+/// Is there a folder of a rollout's name? Then it takes a listing of the folder around it to say what is shown.
+pub(super) fn is_dir_named_as_rollout(home: &Path, path: &[u8]) -> bool {
+    RolloutName::parse(split_path(path).1).is_some()
+        && fs::symlink_metadata(home.join(OsStr::from_bytes(path))).is_ok_and(|found| found.is_dir())
+}
+
+/// Looks at one file by its logical path, as `list` would find it. Ok(None): there is none.
+pub(super) fn look(home: &Path, path: &[u8]) -> Result<Option<(Encoding, DiskStat)>> {
+    let located = match content::locate_now(&home.join(OsStr::from_bytes(path))) {
+        Ok(located) => located,
+        Err(StoreError::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // Beside a stray file, `.zst` is another stray file.
+    let is_rollout = RolloutName::parse(split_path(path).1).is_some();
+    let counts = located.encoding == Encoding::Plain || is_rollout;
+    Ok(counts.then(|| (located.encoding, DiskStat::of(&located.stat))))
+}
+
+/// What the listings of a batch no longer have; of two listings of one folder the later says.
+#[derive(Default)]
+pub(super) struct Gone {
+    files: BTreeMap<Vec<u8>, Row>,
+    dirs: BTreeSet<Vec<u8>>,
+}
+
+impl Gone {
+    /// A folder that is no longer there.
+    pub(super) fn dir(&mut self, path: Vec<u8>) {
+        self.dirs.insert(path);
+    }
+
+    /// Takes it out of the index. To be done last in a batch: what was found elsewhere may be what is gone here.
+    pub(super) fn remove(self, batch: &mut Batch<'_>) -> rusqlite::Result<()> {
+        for row in self.files.values() {
+            batch.remove(row)?;
+        }
+        self.dirs.iter().try_for_each(|dir| forget_dir(batch, dir))
+    }
+}
+
+/// Makes the index agree with what a listing has.
+pub(super) fn apply(
+    batch: &mut Batch<'_>,
+    home: &Path,
+    listing: &Listing,
+    gone: &mut Gone,
+) -> rusqlite::Result<()> {
+    gone.dirs.remove(&listing.path);
     let number = batch.tree.keep(&listing.path, Some(listing.mtime_ns))?;
     let known = batch.queries().files_of_dir(number)?;
     let mut known: BTreeMap<Vec<u8>, Row> =
         known.into_iter().map(|row| (row.file.file_name().to_vec(), row)).collect();
     for (name, &(encoding, disk)) in &listing.files {
         match known.remove(name) {
-            Some(before) => apply_known(batch, home, &before, encoding, disk)?,
+            Some(before) => {
+                gone.files.remove(&before.file.path);
+                apply_known(batch, home, &before, encoding, disk)?;
+            }
             None => apply_new(batch, home, &join(&listing.path, name), encoding, disk)?,
         }
     }
-    for row in known.values().filter(|row| row.file.kind != RowKind::Missing) {
-        batch.remove(row)?;
-    }
+    let missed = known.into_values().filter(|row| row.file.kind != RowKind::Missing);
+    gone.files.extend(missed.map(|row| (row.file.path.clone(), row)));
     for dir in batch.queries().child_dirs(number)? {
         if listing.dirs.binary_search(&dir.name).is_err() {
-            forget_dir(batch, &dir.path)?;
+            gone.dir(dir.path);
         }
     }
     for name in &listing.dirs {
@@ -152,11 +214,15 @@ fn apply_new(
     let mut row = Row::found(path.to_owned(), encoding, disk);
     row.file.decoded_bytes = stated_bytes(home, path, encoding);
     if let Some(thread) = row.file.thread_id {
-        // A file that was moved: what was read of it holds, so that no view loses it meanwhile.
+        // A file that was moved: what was read of it holds, so that no view loses it meanwhile. Under another name
+        // it may mean something else: a file without a header is of the time in its name.
         let known = batch.queries().rows_of_thread(thread)?;
-        if let Some(moved) =
-            known.into_iter().find(|other| other.file.disk == disk && other.file.encoding == encoding)
-        {
+        let is_it = |other: &Row| {
+            other.file.disk == disk
+                && other.file.encoding == encoding
+                && other.file.file_name() == row.file.file_name()
+        };
+        if let Some(moved) = known.into_iter().find(is_it) {
             let state = moved.file.state;
             row = Row { file: FileRow { state, ..row.file }, ..moved.clone() };
             row.file.torn = moved.file.torn;
@@ -211,7 +277,7 @@ fn stated_bytes(home: &Path, path: &[u8], encoding: Encoding) -> Option<u64> {
 }
 
 /// Takes a folder that is gone out of the index, with all that was below it.
-pub(super) fn forget_dir(batch: &mut Batch<'_>, path: &[u8]) -> rusqlite::Result<()> {
+fn forget_dir(batch: &mut Batch<'_>, path: &[u8]) -> rusqlite::Result<()> {
     let number = batch.tree.number(path)?;
     for dir in batch.queries().child_dirs(number)? {
         forget_dir(batch, &dir.path)?;

@@ -128,7 +128,8 @@ impl<'c> Tree<'c> {
             number,
             parent,
             cookie,
-            mtime_ns: 0,
+            // Whatever comes is newer: files may be from before 1970.
+            mtime_ns: i64::MIN,
             entries: 0,
             subdirs: 0,
             kept: path.is_empty(),
@@ -170,6 +171,22 @@ impl<'c> Tree<'c> {
         if !dir.kept {
             dir.kept = true;
             dir.changed = true;
+        }
+        Ok(())
+    }
+
+    /// A directory on disk got another mtime. One that is not known is left to its listing.
+    pub(super) fn set_disk_mtime(&mut self, path: &[u8], mtime_ns: i64) -> rusqlite::Result<()> {
+        if !self.dirs.contains_key(path) {
+            let Some(dir) = self.load(path)? else { return Ok(()) };
+            self.dirs.insert(path.to_owned(), dir);
+        }
+        match self.dirs.get_mut(path) {
+            Some(dir) if dir.kept && dir.disk_mtime_ns != Some(mtime_ns) => {
+                dir.disk_mtime_ns = Some(mtime_ns);
+                dir.changed = true;
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -264,6 +281,10 @@ impl<'c> Tree<'c> {
             dir.changed = true;
             let change = Change::Entry { dir: dir.number, name: place.name.clone() };
             self.changes.push(change);
+        }
+        if mtimes_ns.0 != mtimes_ns.1 {
+            // A link shows the time of its file.
+            self.changes.push(Change::Node { number: numbers.1 });
         }
         if mtimes_ns.1 < mtimes_ns.0 {
             self.outdate(&place.dir, mtimes_ns.0)?;
@@ -364,29 +385,35 @@ impl<'c> Tree<'c> {
 
     fn newest_within(&self, path: &[u8], dir: &Dir) -> rusqlite::Result<i64> {
         // The flat folders of everything: their newest is the newest of all, which has an index.
-        let by_index = match path {
-            b"by-id" => Some(
-                "SELECT max(coalesce((SELECT max(mtime_ns) FROM rollouts WHERE kind = 0 AND archived = 0), 0), coalesce((SELECT max(mtime_ns) FROM rollouts WHERE kind = 0 AND archived = 1), 0))",
-            ),
-            b"archived_sessions" => {
-                Some("SELECT coalesce(max(mtime_ns), 0) FROM rollouts WHERE kind = 0 AND archived = 1")
+        let files_ns = match path {
+            b"by-id" => {
+                let current = "SELECT mtime_ns FROM rollouts WHERE kind = 0 AND archived = ?1 AND current = 1 \
+                     ORDER BY mtime_ns DESC LIMIT 1";
+                self.newest(current, 0)?.max(self.newest(current, 1)?)
             }
-            _ => None,
+            // Rollouts and stray files.
+            b"archived_sessions" => {
+                let archived = "SELECT max(mtime_ns) FROM rollouts WHERE kind = ?1 AND archived = 1";
+                self.newest(archived, 0)?.max(self.newest(archived, 1)?)
+            }
+            _ => self.newest(
+                "SELECT max(r.mtime_ns) FROM entries e JOIN rollouts r ON r.row = e.row WHERE e.dir = ?1",
+                dir.number.to_sql(),
+            )?,
         };
-        let files_ns: i64 = match by_index {
-            Some(sql) => self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?,
-            None => self
-                .connection
-                .prepare_cached(
-                    "SELECT coalesce(max(r.mtime_ns), 0) FROM entries e JOIN rollouts r ON r.row = e.row WHERE e.dir = ?1",
-                )?
-                .query_row([dir.number.to_sql()], |row| row.get(0))?,
-        };
-        let dirs_ns: i64 = self
-            .connection
-            .prepare_cached("SELECT coalesce(max(mtime_ns), 0) FROM dirs WHERE parent = ?1 AND number != ?1")?
-            .query_row([dir.number.to_sql()], |row| row.get(0))?;
-        Ok(files_ns.max(dirs_ns))
+        let dirs_ns = self.newest(
+            "SELECT max(mtime_ns) FROM dirs WHERE parent = ?1 AND number != ?1",
+            dir.number.to_sql(),
+        )?;
+        // Of nothing at all: as an empty folder.
+        Ok(files_ns.max(dirs_ns).unwrap_or(dir.disk_mtime_ns.unwrap_or(0)))
+    }
+
+    /// The one time that a query with one parameter answers, if there is any.
+    fn newest(&self, sql: &str, parameter: i64) -> rusqlite::Result<Option<i64>> {
+        let newest: Option<Option<i64>> =
+            self.connection.prepare_cached(sql)?.query_row([parameter], |row| row.get(0)).optional()?;
+        Ok(newest.flatten())
     }
 
     fn store(&self, path: &[u8], dir: &Dir) -> rusqlite::Result<()> {

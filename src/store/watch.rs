@@ -33,6 +33,8 @@ pub(super) enum Hint {
     File(Vec<u8>),
     /// The folder at this path and what is below it.
     Dir(Vec<u8>),
+    /// The own time of the folder at this path: something came or went in it.
+    DirTime(Vec<u8>),
     /// Everything: events were lost.
     All,
 }
@@ -187,10 +189,15 @@ fn collect(shared: &Shared, event: &inotify::Event<&std::ffi::OsStr>, hints: &mu
         } else if ROOTS.iter().any(|root| root.as_bytes() == name) {
             hints.insert(Hint::Dir(name.to_vec()));
         }
-    } else if event.mask.contains(EventMask::ISDIR) {
-        if !event.mask.contains(EventMask::ATTRIB) {
-            hints.insert(Hint::Dir(join(dir, name)));
-        }
+        return;
+    }
+    let moves = EventMask::CREATE | EventMask::DELETE | EventMask::MOVED_FROM | EventMask::MOVED_TO;
+    if event.mask.intersects(moves) {
+        hints.insert(Hint::DirTime(dir.clone()));
+    }
+    if event.mask.contains(EventMask::ISDIR) {
+        // Also for its attributes: it may be readable now.
+        hints.insert(Hint::Dir(join(dir, name)));
     } else if let Some((logical, _)) = logical_name(name) {
         hints.insert(Hint::File(join(dir, &logical)));
     }

@@ -74,7 +74,11 @@ impl Writer {
     ) -> rusqlite::Result<(T, Vec<Change>)> {
         let transaction =
             self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let latest_before = Reader::over(&transaction).latest()?.map(|file| (file.number, file.path));
+        let latest = || -> rusqlite::Result<_> {
+            let latest = Reader::over(&transaction).latest()?;
+            Ok(latest.map(|file| (file.number, file.path, file.disk.mtime_ns)))
+        };
+        let latest_before = latest()?;
         let mut batch = Batch {
             connection: &transaction,
             placing: &*self.placing,
@@ -86,9 +90,12 @@ impl Writer {
         };
         let answer = work(&mut batch)?;
         let mut changes = batch.settle()?;
-        let latest_after = Reader::over(&transaction).latest()?.map(|file| (file.number, file.path));
+        let latest_after = latest()?;
         if latest_before != latest_after {
             changes.push(Change::Entry { dir: NodeNumber::ROOT, name: b"latest".to_vec() });
+            // `latest` may be one of their places, and be counted as such.
+            let numbers = latest_before.iter().chain(&latest_after).map(|(number, ..)| *number);
+            changes.extend(numbers.map(|number| Change::Node { number }));
         }
         transaction.commit()?;
         Ok((answer, changes))
@@ -274,8 +281,10 @@ impl<'t> Batch<'t> {
 
     /// The number of a row's file: from its key, salted where another file has it.
     fn free_number(&self, row: &Row) -> rusqlite::Result<NodeNumber> {
-        let mut key = match (row.file.kind, row.file.key_id()) {
-            (RowKind::Rollout, Some(id)) => id.to_string().into_bytes(),
+        let mut key = match (row.file.kind, row.file.thread_id, row.file.rollout_id) {
+            // Both ids: copied or edited files of two threads may have one rollout id, and neither comes first.
+            (RowKind::Rollout, Some(thread), Some(rollout)) => format!("{thread}_{rollout}").into_bytes(),
+            (RowKind::Rollout, Some(thread), None) => thread.to_string().into_bytes(),
             _ => Vec::new(),
         };
         if key.is_empty() || row.file.secondary {
@@ -301,13 +310,19 @@ impl<'t> Batch<'t> {
         if let Some(before) = before {
             self.placing.places(before, &mut old_places);
             self.count_line(before, -1);
-            let looks = |row: &Row| (row.file.disk, row.file.decoded_bytes, row.file.encoding);
+            // A missing thread's file is made of its name.
+            let text = |row: &Row| row.file.name.clone().filter(|_| row.file.kind == RowKind::Missing);
+            let looks = |row: &Row| (row.file.disk, row.file.decoded_bytes, row.file.encoding, text(row));
             if looks(before) != looks(&after) || before.file.number != after.file.number {
                 self.nodes.insert(before.file.number);
             }
         }
         self.placing.places(&after, &mut new_places);
         self.count_line(&after, 1);
+        if old_places != new_places {
+            // How many places there are may be told as the number of its links.
+            self.nodes.insert(after.file.number);
+        }
         if let Some(before) = before {
             for place in old_places.iter().filter(|place| !new_places.contains(place)) {
                 let number = entry_number(place.view, place.index, &place.dir, &before.file);

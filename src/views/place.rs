@@ -3,8 +3,9 @@
 //!
 //! Pure text in, components out: depends on `views/name.rs`, which encodes them, and on `serde_json` for sources.
 //!
-//! Nothing here resolves anything: `.` and `..` are names like any other and come out encoded. Bounds hold for every
-//! input: what is too deep or too long ends in one component that stands for all the rest (see `bounded`).
+//! Nothing here resolves anything: a `.` in a path means nothing and goes (spec 11.3.3); `..` is a name like any other
+//! and comes out encoded. Bounds hold for every input: what is too deep or too long ends in one component that stands
+//! for all the rest (see `bounded`).
 use super::name::{COMPONENT_BYTES_MAX, encode_component, encode_component_bytes};
 
 /// Most directories a cwd, repository or branch is spread over.
@@ -29,7 +30,7 @@ const SOURCES_PLAIN: [&str; 4] = ["cli", "vscode", "exec", "mcp"];
 ///
 /// | cwd | components |
 /// |---|---|
-/// | `/a/b`, `/a//b/`, `file:///a/b` | `a` `b` |
+/// | `/a/b`, `/a//b/`, `/a/./b/.`, `file:///a/b` | `a` `b` |
 /// | `/` | none |
 /// | `a/b` (relative) | `a` `b`, so it meets `/a/b` |
 /// | `C:\x\y`, `c:/x/y`, `\\?\C:\x\y` | `C%3A` `x` `y`: the drive letter in upper case |
@@ -175,13 +176,16 @@ fn native_parts(path: &[u8]) -> Vec<Vec<u8>> {
     let path = verbatim.unwrap_or(path);
     if is_drive(path) {
         let mut parts = split_parts(path, is_any_slash);
+        parts.retain(|part| part != b".");
         if let Some(drive) = parts.first_mut() {
             drive.make_ascii_uppercase();
         }
         return parts;
     }
     let Some(share) = path.strip_prefix(br"\\?\UNC\").or_else(|| path.strip_prefix(br"\\")) else {
-        return split_parts(path, is_slash);
+        let mut parts = split_parts(path, is_slash);
+        parts.retain(|part| part != b".");
+        return parts;
     };
     let mut parts = split_parts(share, is_any_slash);
     if let Some(server) = parts.first_mut() {
@@ -398,7 +402,7 @@ mod tests {
                 ("/a//b/", &["a", "b"]),
                 ("a/b", &["a", "b"]),
                 ("/home/u/.config", &["home", "u", "%2Econfig"]),
-                ("/a/./../b", &["a", "%2E", "%2E%2E", "b"]),
+                ("/a/./../b/.", &["a", "%2E%2E", "b"]),
                 ("..", &["%2E%2E"]),
                 (" ", &["%20"]),
                 ("/a b/\u{1f680}/e\u{301}", &["a b", "\u{1f680}", "\u{e9}"]),
@@ -700,7 +704,8 @@ mod tests {
             let cwd = format!("/{}", parts.join("/"));
             let components = cwd_components(&cwd).unwrap();
             let decoded: Vec<_> = components.iter().map(|component| decode_component(component).unwrap()).collect();
-            let normal: Vec<String> = parts.iter().map(|part| decode_component(&encode_component(part)).unwrap()).collect();
+            let named = parts.iter().filter(|part| *part != ".");
+            let normal: Vec<String> = named.map(|part| decode_component(&encode_component(part)).unwrap()).collect();
             prop_assert_eq!(decoded, normal);
         }
     }

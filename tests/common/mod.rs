@@ -107,43 +107,78 @@ pub fn thread_text(id: &str, cwd: &str, message: &str) -> String {
 
 /// Every node of a tree: path, kind, number, size, mtime, links, and the target of a link. Sorted.
 pub fn walk(fs: &Fs) -> Vec<String> {
-    let mut lines = Vec::new();
-    walk_dir(fs, NodeNumber::ROOT, "", &mut lines);
-    lines.sort();
-    lines
+    try_walk(fs).unwrap_or_else(|problem| panic!("{problem}"))
 }
 
-fn walk_dir(fs: &Fs, dir: NodeNumber, path: &str, lines: &mut Vec<String>) {
+/// The same for a tree that may change meanwhile: Err says what did not fit together.
+pub fn try_walk(fs: &Fs) -> Result<Vec<String>, String> {
+    let mut lines = Vec::new();
+    walk_dir(fs, NodeNumber::ROOT, "", &mut lines)?;
+    lines.sort();
+    Ok(lines)
+}
+
+fn walk_dir(fs: &Fs, dir: NodeNumber, path: &str, lines: &mut Vec<String>) -> Result<(), String> {
     let mut entries = Vec::new();
-    fs.readdir(dir, 0, false, &mut |entry| {
+    let listed = fs.readdir(dir, 0, false, &mut |entry| {
         entries.push(entry);
         true
-    })
-    .unwrap();
+    });
+    listed.map_err(|error| format!("{path}: {error}"))?;
     let cookies: Vec<_> = entries.iter().map(|entry| entry.cookie).collect();
-    assert!(cookies.is_sorted_by(|a, b| a < b), "{path}: cookies are not in order");
+    if !cookies.is_sorted_by(|a, b| a < b) {
+        return Err(format!("{path}: cookies are not in order"));
+    }
     for entry in entries.into_iter().filter(|entry| entry.name != b"." && entry.name != b"..") {
         let child = format!("{path}/{}", String::from_utf8_lossy(&entry.name));
-        let found =
-            fs.lookup(dir, &entry.name).unwrap().unwrap_or_else(|_| panic!("{child} is listed, not found"));
-        assert_eq!(found.attr.number, entry.number, "{child}");
-        assert_eq!(found.attr.kind, entry.kind, "{child}");
-        let again = fs.getattr(entry.number).unwrap_or_else(|error| panic!("{child}: {error}")).value;
-        assert_eq!(again, found.attr, "{child}");
+        let because = |error| format!("{child}: {error}");
+        let found = fs.lookup(dir, &entry.name).map_err(because)?;
+        let found = found.map_err(|_| format!("{child} is listed, not found"))?;
+        let again = fs.getattr(entry.number).map_err(because)?.value;
+        let attr = found.attr;
+        if (attr.number, attr.kind) != (entry.number, entry.kind) || again != attr {
+            return Err(format!("{child}: listed {entry:?}, found {attr:?}, by number {again:?}"));
+        }
         let target = match entry.kind {
-            NodeKind::Link => format!(" -> {}", String::from_utf8_lossy(&fs.readlink(entry.number).unwrap())),
+            NodeKind::Link => {
+                format!(" -> {}", String::from_utf8_lossy(&fs.readlink(entry.number).map_err(because)?))
+            }
             _ => String::new(),
         };
-        let attr = found.attr;
         lines.push(format!(
             "{child} {:?} {:#x} {} {} {}{target}",
             attr.kind, attr.number.0, attr.size_bytes, attr.mtime_ns, attr.nlink
         ));
         if entry.kind == NodeKind::Dir {
-            walk_dir(fs, entry.number, &child, lines);
+            walk_dir(fs, entry.number, &child, lines)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the first has and the second has not, and the reverse; ten of each.
+pub fn difference(first: &[String], second: &[String]) -> (Vec<String>, Vec<String>) {
+    let only = |a: &[String], b: &[String]| -> Vec<String> {
+        let known: std::collections::HashSet<_> = b.iter().collect();
+        a.iter().filter(|line| !known.contains(line)).take(10).cloned().collect()
+    };
+    (only(first, second), only(second, first))
+}
+
+/// Waits until `holds`, asking often; panics with what `holds` said last once `WAIT_MAX` is over.
+pub fn wait_until<T>(what: &str, mut holds: impl FnMut() -> Result<T, String>) -> T {
+    let end = std::time::Instant::now() + WAIT_MAX;
+    loop {
+        match holds() {
+            Ok(value) => return value,
+            Err(reason) if std::time::Instant::now() >= end => panic!("{what}: {reason}"),
+            Err(_) => std::thread::sleep(std::time::Duration::from_millis(5)),
         }
     }
 }
+
+/// How long a test waits for what must come.
+pub const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Every regular file below a folder, relative, sorted.
 pub fn files_below(dir: &Path) -> Vec<PathBuf> {
