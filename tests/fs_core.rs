@@ -485,7 +485,6 @@ fn a_reader_survives_the_swap_and_appends_are_seen_at_once() {
 
 /// The size of a file that was compressed just now, of which a plain descriptor is still open.
 #[test]
-#[ignore = "Fs::decoded_bytes takes the size of the open plain file, which is none, for that of the compressed one"]
 fn a_swap_never_shows_an_empty_file() {
     let home = TestHome::empty();
     let path = home.thread(&stamp(1), 1, "/srv/demo", "hello");
@@ -500,7 +499,6 @@ fn a_swap_never_shows_an_empty_file() {
 
 /// A file that was replaced just now, of which the old one is still open.
 #[test]
-#[ignore = "Files trusts an open descriptor for a second, also after getattr saw another file"]
 fn the_bytes_are_those_that_getattr_promised() {
     let home = TestHome::empty();
     let path = home.thread(&stamp(1), 1, "/srv/demo", "hello");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use crate::store::content::{self, Content, ContentCache};
+use crate::store::content::{self, Content, ContentCache, Encoding, Located};
 use crate::store::error::Result;
 use crate::store::node::NodeNumber;
 use crate::store::row::DiskStat;
@@ -60,17 +60,19 @@ impl Files {
     /// True if the path still leads to what is open; a plain file may have grown.
     fn still_there(&self, number: NodeNumber, logical: &Path, content: &Content) -> bool {
         let Ok(now) = content::locate_now(logical) else { return false };
-        let (was, is) = (DiskStat::of(&content.located.stat), DiskStat::of(&now.stat));
-        let same_file =
-            was.device == is.device && was.inode == is.inode && now.encoding == content.located.encoding;
-        let same = match now.encoding {
-            content::Encoding::Plain => same_file,
-            content::Encoding::Zstd => same_file && was == is,
-        };
+        let same = is_same(&content.located, &now);
         if same && let Some(open) = self.open().get_mut(&number) {
             open.checked = Instant::now();
         }
         same
+    }
+
+    /// Gives up the open file if it is not what was just seen at its path: what is read must be what attributes promised.
+    pub(super) fn keep_if(&self, number: NodeNumber, seen: &Located) {
+        let mut open = self.open();
+        if open.peek(&number).is_some_and(|held| !is_same(&held.content.located, seen)) {
+            open.pop(&number);
+        }
     }
 
     /// The file changed: open it anew when it is read next.
@@ -87,4 +89,11 @@ impl Files {
     pub(super) fn count(&self) -> usize {
         self.open().len()
     }
+}
+
+/// Is it the same file, and for a compressed one the same bytes? A plain one may have grown.
+fn is_same(was: &Located, is: &Located) -> bool {
+    let (before, now) = (DiskStat::of(&was.stat), DiskStat::of(&is.stat));
+    let same_file = (before.device, before.inode, was.encoding) == (now.device, now.inode, is.encoding);
+    same_file && (is.encoding == Encoding::Plain || before == now)
 }

@@ -136,7 +136,6 @@ pub struct Fs {
     counters: Counters,
     epoch: Epoch,
     started: Instant,
-    empty_mtime_ns: i64,
     status: Mutex<Option<(Instant, Vec<u8>)>>,
     mountpoint: Mutex<Option<String>>,
 }
@@ -162,8 +161,6 @@ impl Fs {
             umask: options.umask,
             ..Ownership::of_home(&home)
         };
-        let sessions = std::fs::metadata(store.home().join(b"sessions"));
-        let empty_mtime_ns = sessions.map_or(0, |found| DiskStat::of(&found).mtime_ns / 1000 * 1000);
         let views = Views::new();
         if let Some(unknown) = options.views.iter().flatten().find(|wanted| !is_view(&views, wanted)) {
             let known: Vec<_> =
@@ -186,7 +183,6 @@ impl Fs {
             counters: Counters::default(),
             epoch: Epoch::default(),
             started: Instant::now(),
-            empty_mtime_ns,
             status: Mutex::new(None),
             mountpoint: Mutex::new(None),
         };
@@ -365,13 +361,11 @@ impl Fs {
 
     fn dir_attr(&self, dir: &DirRow) -> Result<Attr> {
         let nlink = u32::try_from(dir.subdirs.saturating_add(2)).unwrap_or(u32::MAX);
-        // Nothing is in it yet: as old as the home's sessions.
-        let mtime_ns = if dir.mtime_ns < 1000 { dir.mtime_ns + self.empty_mtime_ns } else { dir.mtime_ns };
         let on_disk = is_below(&dir.path, b"sessions") || is_below(&dir.path, b"archived_sessions");
         if on_disk && let Ok(disk) = std::fs::metadata(self.store.home().join(&dir.path)) {
-            return Ok(self.ownership.disk_dir(dir.number, &disk, mtime_ns, nlink));
+            return Ok(self.ownership.disk_dir(dir.number, &disk, dir.mtime_ns, nlink));
         }
-        Ok(self.ownership.made_up(dir.number, NodeKind::Dir, 0, mtime_ns, nlink))
+        Ok(self.ownership.made_up(dir.number, NodeKind::Dir, 0, dir.mtime_ns, nlink))
     }
 
     fn live_ttl(&self, mtime_ns: i64) -> Duration {
@@ -384,18 +378,21 @@ impl Fs {
     /// A file's attributes, from the disk. A compressed file whose size nobody knows is decoded for it.
     fn file_attr(&self, file: &FileRow) -> Result<Timed<Attr>> {
         let logical = self.store.home().join(&file.path);
-        let located = match content::locate_now(&logical) {
+        let located = match content::locate_now(&logical).and_then(|found| only_own(file, found)) {
             Ok(located) => located,
             Err(StoreError::NotFound { .. }) => {
                 self.store.look_again(&file.path);
                 // It may be between two names: the swap of spec 1.5.
-                content::locate(&logical).map_err(|error| match error {
-                    StoreError::NotFound { .. } => FsError::Stale(file.number),
-                    other => other.into(),
-                })?
+                content::locate(&logical).and_then(|found| only_own(file, found)).map_err(
+                    |error| match error {
+                        StoreError::NotFound { .. } => FsError::Stale(file.number),
+                        other => other.into(),
+                    },
+                )?
             }
             Err(error) => return Err(error.into()),
         };
+        self.files.keep_if(file.number, &located);
         let now = DiskStat::of(&located.stat);
         let known = now == file.disk && located.encoding == file.encoding;
         if !known {
@@ -495,7 +492,7 @@ impl Fs {
             return self.root_child(name);
         }
         let dir = self.dir(parent)?;
-        self.ensure(&dir)?;
+        self.ensure(&dir);
         if let Some(node) = self.exact_child(&dir, name)? {
             return Ok(Some((node, self.ttl())));
         }
@@ -545,11 +542,12 @@ impl Fs {
     }
 
     /// A folder of the home that was not listed since the start is listed now.
-    fn ensure(&self, dir: &DirRow) -> Result<()> {
-        if is_below(&dir.path, b"sessions") || is_below(&dir.path, b"archived_sessions") {
-            self.store.ensure_listed(&dir.path)?;
+    fn ensure(&self, dir: &DirRow) {
+        let on_disk = is_below(&dir.path, b"sessions") || is_below(&dir.path, b"archived_sessions");
+        if on_disk && let Err(error) = self.store.ensure_listed(&dir.path) {
+            // What was known of it is shown; the indexer has said what the trouble is.
+            log::debug!("{error}");
         }
-        Ok(())
     }
 
     fn exact_child(&self, dir: &DirRow, name: &[u8]) -> Result<Option<Node>> {
@@ -659,7 +657,7 @@ impl Fs {
         if number == NodeNumber::ROOT {
             return self.list_root(after, plus, seen, take);
         }
-        self.ensure(&dir)?;
+        self.ensure(&dir);
         loop {
             let page = self.query(|queries| queries.page(number, after, PAGE_ENTRIES))?;
             let full = page.len() == PAGE_ENTRIES;
@@ -815,6 +813,14 @@ impl Fs {
         };
         if result == 0 { Ok(DiskSpace(space)) } else { Err(failed(std::io::Error::last_os_error())) }
     }
+}
+
+/// Only a rollout has a compressed form: beside a stray, a file named `<stray>.zst` is another stray.
+fn only_own(file: &FileRow, located: Located) -> std::result::Result<Located, StoreError> {
+    if file.kind == RowKind::Rollout || located.encoding == Encoding::Plain {
+        return Ok(located);
+    }
+    Err(StoreError::NotFound { what: String::from_utf8_lossy(&file.path).into_owned() })
 }
 
 fn is_view(views: &Views, name: &str) -> bool {

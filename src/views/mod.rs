@@ -5,7 +5,7 @@
 //! A new facet is a line in `facet::FACETS`.
 
 use crate::store::placing::{FILES, Place, Placing, ViewCode};
-use crate::store::row::{FileRow, ReadState, Row, RowKind};
+use crate::store::row::{FileRow, Row, RowKind};
 
 pub mod by_id;
 pub mod by_name;
@@ -136,7 +136,7 @@ pub fn shown_name(file: &FileRow) -> Vec<u8> {
 
 /// True for a rollout of which something was read: before, a view knows nothing of it.
 fn is_known(row: &Row) -> bool {
-    row.file.kind == RowKind::Rollout && (row.file.state != ReadState::Unread || row.lines > 0)
+    row.file.kind == RowKind::Rollout && row.lines > 0
 }
 
 /// A place of a rollout below a view's root, under encoded components.
