@@ -12,6 +12,7 @@ use super::daemon::{self, ReadyPipe};
 use super::error::CliError;
 use crate::fs::fuse::Adapter;
 use crate::fs::session::{self, DashO, MountOptions};
+use crate::fs::write::{Materialise, Removal};
 use crate::fs::{Fs, FsOptions, ViewsAs, invalidate};
 use crate::store::error::StoreError;
 use crate::store::home::Home;
@@ -47,6 +48,15 @@ pub(super) struct MountArgs {
     /// Refuse every change; also mounts beside another mount of the same home
     #[arg(long)]
     pub(super) read_only: bool,
+    /// Write through the mount: record, name, archive and remove threads
+    #[arg(long, conflicts_with = "read_only")]
+    pub(super) write: bool,
+    /// What rm of a thread does: to the trash, nothing, or for good
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(super) rm: Option<RmArg>,
+    /// What gives a new thread its place in the home: its first user message, also an fsync, or its creation
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub(super) materialize: Option<MaterializeArg>,
     /// Let other users in (needs user_allow_other in /etc/fuse.conf unless root)
     #[arg(long)]
     pub(super) allow_other: bool,
@@ -82,6 +92,28 @@ pub(super) struct MountArgs {
     pub(super) ready_fd: Option<RawFd>,
 }
 
+/// What `rm` does, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum RmArg {
+    /// Move it to the trash
+    Trash,
+    /// Refuse it
+    Deny,
+    /// Delete it
+    Delete,
+}
+
+/// What materialises a thread, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum MaterializeArg {
+    /// Its first user message
+    UserMessage,
+    /// An fsync, too
+    Fsync,
+    /// Its creation
+    Create,
+}
+
 /// How the entries of views are shown, as typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum ViewsAsArg {
@@ -106,6 +138,7 @@ struct Plan {
     fs: FsOptions,
     store: StoreOptions,
     read_only: bool,
+    write: bool,
     workers: usize,
     log_file: Option<PathBuf>,
 }
@@ -128,9 +161,9 @@ impl Plan {
         };
         let mut mount = MountOptions::new(home.root());
         mount.apply(&dash_o);
-        // In this version nothing is written through the mount: the kernel refuses it.
+        // Without --write nothing is written through the mount: the kernel refuses it.
         let read_only = args.read_only || mount.read_only;
-        mount.read_only = true;
+        mount.read_only = read_only || !args.write;
         mount.allow_other |= args.allow_other;
         let views_as = match (args.views_as, dash_o.views_as.as_deref()) {
             (Some(ViewsAsArg::Files), _) | (None, Some("files")) => ViewsAs::Files,
@@ -140,6 +173,7 @@ impl Plan {
         let state_dir = args.state_dir.clone().or(dash_o.state_dir);
         Ok(Plan {
             mountpoint: absolute(mountpoint)?,
+            write: args.write && !read_only,
             mount,
             fs: FsOptions {
                 views: args.views.clone().or(dash_o.views),
@@ -147,6 +181,17 @@ impl Plan {
                 uid: args.uid.or(dash_o.uid),
                 gid: args.gid.or(dash_o.gid),
                 umask: args.umask.or(dash_o.umask),
+                read_only: read_only || !args.write,
+                removal: match args.rm {
+                    Some(RmArg::Deny) => Removal::Deny,
+                    Some(RmArg::Delete) => Removal::Delete,
+                    Some(RmArg::Trash) | None => Removal::Trash,
+                },
+                materialise: match args.materialize {
+                    Some(MaterializeArg::Fsync) => Materialise::Fsync,
+                    Some(MaterializeArg::Create) => Materialise::Create,
+                    Some(MaterializeArg::UserMessage) | None => Materialise::UserMessage,
+                },
             },
             store: StoreOptions {
                 state_dir: state_dir.as_deref().map(absolute).transpose()?,
@@ -199,11 +244,16 @@ fn mount_behind(args: &MountArgs, plan: &Plan) -> Result<(), CliError> {
     option("--views", args.views.as_ref().map(|views| views.join(",").into()));
     option("--views-as", Some(if plan.fs.views_as == ViewsAs::Files { "files" } else { "symlinks" }.into()));
     option("--cache-bytes", Some(plan.store.cache_bytes_max.to_string().into()));
+    let value = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().into());
+    option("--rm", value(args.rm.and_then(|rm| rm.to_possible_value())));
+    option("--materialize", value(args.materialize.and_then(|when| when.to_possible_value())));
     option("--threads", Some(plan.workers.to_string().into()));
     for options in &args.options {
         option("-o", Some(options.into()));
     }
-    for (flag, wanted) in [("--read-only", plan.read_only), ("--allow-other", plan.mount.allow_other)] {
+    let flags =
+        [("--read-only", plan.read_only), ("--write", plan.write), ("--allow-other", plan.mount.allow_other)];
+    for (flag, wanted) in flags {
         if wanted {
             words.push(flag.into());
         }

@@ -26,11 +26,27 @@ pub enum Request {
     Statfs,
     /// Extended attributes, answered once for all.
     Xattr,
+    /// Changed attributes.
+    Setattr,
+    /// A new file.
+    Mknod,
+    /// A new folder.
+    Mkdir,
+    /// A new link.
+    Symlink,
+    /// A removed file or folder.
+    Unlink,
+    /// A move.
+    Rename,
+    /// Written bytes.
+    Write,
+    /// A wait for the disk.
+    Fsync,
     /// Anything else.
     Other,
 }
 
-const KINDS: [(Request, &str); 11] = [
+const KINDS: [(Request, &str); 19] = [
     (Request::Lookup, "lookup"),
     (Request::Getattr, "getattr"),
     (Request::Readlink, "readlink"),
@@ -41,6 +57,14 @@ const KINDS: [(Request, &str); 11] = [
     (Request::ReaddirPlus, "readdirplus"),
     (Request::Statfs, "statfs"),
     (Request::Xattr, "xattr"),
+    (Request::Setattr, "setattr"),
+    (Request::Mknod, "mknod"),
+    (Request::Mkdir, "mkdir"),
+    (Request::Symlink, "symlink"),
+    (Request::Unlink, "unlink"),
+    (Request::Rename, "rename"),
+    (Request::Write, "write"),
+    (Request::Fsync, "fsync"),
     (Request::Other, "other"),
 ];
 

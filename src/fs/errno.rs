@@ -17,6 +17,9 @@ pub fn errno(error: &FsError) -> (i32, Level) {
         FsError::NotADirectory(_) => (libc::ENOTDIR, Level::Debug),
         FsError::IsADirectory(_) => (libc::EISDIR, Level::Debug),
         FsError::NotALink(_) => (libc::EINVAL, Level::Debug),
+        FsError::Invalid(_) => (libc::EINVAL, Level::Warn),
+        FsError::ReadOnly => (libc::EROFS, Level::Debug),
+        FsError::NotEmpty(_) => (libc::ENOTEMPTY, Level::Debug),
         FsError::Store(error) => store_errno(error),
     }
 }
@@ -34,6 +37,9 @@ fn store_errno(error: &StoreError) -> (i32, Level) {
         StoreError::Busy { .. } => (libc::EBUSY, Level::Warn),
         StoreError::Invalid(_) => (libc::EIO, Level::Warn),
         StoreError::NotFound { .. } => (libc::ENOENT, Level::Debug),
+        StoreError::Exists { .. } => (libc::EEXIST, Level::Debug),
+        // Its text says what to do instead, and a caller of the system sees the number only.
+        StoreError::Denied { .. } => (libc::EPERM, Level::Info),
     }
 }
 
@@ -72,6 +78,8 @@ mod tests {
             (StoreError::Busy { path: "h".into(), holder: text(), remedy: text() }.into(), libc::EBUSY),
             (StoreError::Invalid(text()).into(), libc::EIO),
             (StoreError::NotFound { what: text() }.into(), libc::ENOENT),
+            (StoreError::Exists { path: "f".into(), reason: text() }.into(), libc::EEXIST),
+            (StoreError::Denied { path: "f".into(), reason: text() }.into(), libc::EPERM),
         ];
         for (error, expected) in table {
             assert_eq!(errno(&error).0, expected, "{error}");

@@ -26,6 +26,15 @@ pub enum FsError {
     /// A link was expected.
     #[error("node {0:?} is no link")]
     NotALink(NodeNumber),
+    /// What was asked makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// The mount is read-only.
+    #[error("the mount is read-only")]
+    ReadOnly,
+    /// A directory is not empty.
+    #[error("directory {0:?} is not empty")]
+    NotEmpty(NodeNumber),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -6,18 +6,21 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
     AccessFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request as FuseRequest,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request as FuseRequest, TimeOrNow,
 };
 
 use super::attr::{Attr, NodeKind};
 use super::counters::Request;
 use super::error::FsError;
+use super::write::Wanted;
 use super::{Fs, errno};
 use crate::store::node::NodeNumber;
 
@@ -75,6 +78,15 @@ impl Adapter {
         }
     }
 
+    fn reply_entry(&self, made: Result<super::Found, Errno>, reply: ReplyEntry) {
+        match made {
+            Ok(found) => {
+                reply.entry_with_ttls(&found.attr_ttl, &found.entry_ttl, &file_attr(&found.attr), GENERATION)
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
     fn unsupported(&self, request: Request) -> Errno {
         self.fs.counters().count(request);
         Errno::ENOSYS
@@ -84,6 +96,26 @@ impl Adapter {
 fn time(ns: i64) -> SystemTime {
     let distance = Duration::from_nanos(ns.unsigned_abs());
     if ns >= 0 { UNIX_EPOCH + distance } else { UNIX_EPOCH.checked_sub(distance).unwrap_or(UNIX_EPOCH) }
+}
+
+fn timespec(time: TimeOrNow) -> libc::timespec {
+    match time {
+        TimeOrNow::Now => libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW },
+        TimeOrNow::SpecificTime(time) => match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => {
+                libc::timespec { tv_sec: since.as_secs() as i64, tv_nsec: i64::from(since.subsec_nanos()) }
+            }
+            // Before 1970 fuser gives no exact fraction: whole seconds.
+            Err(before) => libc::timespec { tv_sec: -(before.duration().as_secs() as i64), tv_nsec: 0 },
+        },
+    }
+}
+
+fn reply_done(done: Result<(), Errno>, reply: ReplyEmpty) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
 }
 
 fn file_type(kind: NodeKind) -> FileType {
@@ -256,6 +288,147 @@ impl Filesystem for Adapter {
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
         }
+    }
+
+    fn setattr(
+        &self,
+        _req: &FuseRequest,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<fuser::BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let _running = self.fs.epoch().enter();
+        let mtime = mtime.map(timespec);
+        let wanted = Wanted { size_bytes: size, mode, uid, gid, mtime };
+        match self.call(Request::Setattr, |fs| fs.setattr(NodeNumber(ino.0), &wanted)) {
+            Ok(timed) => reply.attr(&timed.ttl, &file_attr(&timed.value)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn mknod(
+        &self,
+        _req: &FuseRequest,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let _running = self.fs.epoch().enter();
+        if mode & libc::S_IFMT != libc::S_IFREG {
+            return reply.error(Errno::EPERM);
+        }
+        let made = self.call(Request::Mknod, |fs| fs.mknod(NodeNumber(parent.0), name.as_bytes(), mode));
+        self.reply_entry(made, reply);
+    }
+
+    fn mkdir(
+        &self,
+        _req: &FuseRequest,
+        parent: INodeNo,
+        name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let _running = self.fs.epoch().enter();
+        let made = self.call(Request::Mkdir, |fs| fs.mkdir(NodeNumber(parent.0), name.as_bytes()));
+        self.reply_entry(made, reply);
+    }
+
+    fn symlink(&self, _req: &FuseRequest, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let _running = self.fs.epoch().enter();
+        let made =
+            self.call(Request::Symlink, |fs| fs.symlink(NodeNumber(parent.0), name.as_bytes(), target));
+        self.reply_entry(made, reply);
+    }
+
+    fn unlink(&self, _req: &FuseRequest, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _running = self.fs.epoch().enter();
+        reply_done(self.call(Request::Unlink, |fs| fs.unlink(NodeNumber(parent.0), name.as_bytes())), reply);
+    }
+
+    fn rmdir(&self, _req: &FuseRequest, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _running = self.fs.epoch().enter();
+        reply_done(self.call(Request::Unlink, |fs| fs.rmdir(NodeNumber(parent.0), name.as_bytes())), reply);
+    }
+
+    fn rename(
+        &self,
+        _req: &FuseRequest,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let _running = self.fs.epoch().enter();
+        if flags.intersects(RenameFlags::RENAME_EXCHANGE | RenameFlags::RENAME_WHITEOUT) {
+            return reply.error(Errno::EINVAL);
+        }
+        let no_replace = flags.contains(RenameFlags::RENAME_NOREPLACE);
+        let (from, to) = (NodeNumber(parent.0), NodeNumber(newparent.0));
+        let moved = self
+            .call(Request::Rename, |fs| fs.rename(from, name.as_bytes(), to, newname.as_bytes(), no_replace));
+        reply_done(moved, reply);
+    }
+
+    fn write(
+        &self,
+        _req: &FuseRequest,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: fuser::WriteFlags,
+        flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let _running = self.fs.epoch().enter();
+        let append = flags.0 & libc::O_APPEND != 0;
+        match self.call(Request::Write, |fs| fs.write(NodeNumber(ino.0), offset, data, append)) {
+            Ok(count) => reply.written(count as u32),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn fsync(&self, _req: &FuseRequest, ino: INodeNo, _fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        let _running = self.fs.epoch().enter();
+        reply_done(self.call(Request::Fsync, |fs| fs.fsync(NodeNumber(ino.0), datasync)), reply);
+    }
+
+    fn fsyncdir(&self, _req: &FuseRequest, ino: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
+        let _running = self.fs.epoch().enter();
+        reply_done(self.call(Request::Fsync, |fs| fs.fsyncdir(NodeNumber(ino.0))), reply);
+    }
+
+    fn create(
+        &self,
+        _req: &FuseRequest,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        // The kernel makes the node and opens it by itself from then on.
+        reply.error(self.unsupported(Request::Other));
     }
 
     fn statfs(&self, _req: &FuseRequest, _ino: INodeNo, reply: ReplyStatfs) {

@@ -45,6 +45,7 @@ fn tell(fs: &Fs, notifier: &Notifier, change: &Change) -> io::Result<()> {
         Change::Entry { dir, name } => notifier.inval_entry(INodeNo(dir.0), OsStr::from_bytes(name)),
         Change::Node { number } => {
             fs.files.forget(*number);
+            fs.writes.forget(*number);
             // From offset 0 to the end: attributes, pages, and a directory's listing.
             notifier.inval_inode(INodeNo(number.0), 0, 0)
         }

@@ -18,6 +18,7 @@ pub mod invalidate;
 pub mod session;
 mod status;
 mod threads;
+pub mod write;
 
 use attr::{Attr, NodeKind, Ownership};
 use counters::Counters;
@@ -25,6 +26,7 @@ use epoch::Epoch;
 use error::{FsError, Result};
 use files::Files;
 use threads::Versions;
+use write::{Materialise, Removal, Writes};
 
 use crate::store::Store;
 use crate::store::content::{self, Encoding, Located};
@@ -59,6 +61,12 @@ pub struct FsOptions {
     pub gid: Option<u32>,
     /// Overrides of owners and modes.
     pub umask: Option<u32>,
+    /// Refuse every change.
+    pub read_only: bool,
+    /// What `rm` of a thread does.
+    pub removal: Removal,
+    /// What materialises a pending thread.
+    pub materialise: Materialise,
 }
 
 /// Lifetime of what we will tell the kernel about when it changes.
@@ -76,12 +84,14 @@ const SESSION_INDEX: NodeNumber = NodeNumber(3);
 const CONTROL_DIR: NodeNumber = NodeNumber(4);
 const STATUS: NodeNumber = NodeNumber(5);
 const IGNORE: NodeNumber = NodeNumber(6);
+const CONTROL: NodeNumber = NodeNumber(7);
 
 const README_NAME: &[u8] = b"README.md";
 const THREADS_NAME: &[u8] = b"threads.jsonl";
 const LATEST_NAME: &[u8] = b"latest";
 const CONTROL_DIR_NAME: &[u8] = b".rolloutfs";
 const STATUS_NAME: &[u8] = b"status.json";
+const CONTROL_NAME: &[u8] = b"control";
 const IGNORE_NAME: &[u8] = b".ignore";
 
 /// An answer with its lifetime.
@@ -136,6 +146,7 @@ pub struct Fs {
     counters: Counters,
     epoch: Epoch,
     started: Instant,
+    writes: Writes,
     status: Mutex<Option<(Instant, Vec<u8>)>>,
     mountpoint: Mutex<Option<String>>,
 }
@@ -183,6 +194,7 @@ impl Fs {
             counters: Counters::default(),
             epoch: Epoch::default(),
             started: Instant::now(),
+            writes: Writes::default(),
             status: Mutex::new(None),
             mountpoint: Mutex::new(None),
         };
@@ -337,6 +349,11 @@ impl Fs {
             README => made_up(NodeKind::File, self.readme.len(), self.ttl()),
             IGNORE if !self.ignore.is_empty() => made_up(NodeKind::File, self.ignore.len(), self.ttl()),
             CONTROL_DIR => made_up(NodeKind::Dir, 0, TTL_TOLD),
+            CONTROL => {
+                let mut timed = made_up(NodeKind::File, 0, TTL_TOLD)?;
+                timed.value.mode = self.ownership.home_mode & 0o222;
+                Ok(timed)
+            }
             STATUS => {
                 let mut timed = made_up(NodeKind::File, self.status_text().len(), Duration::ZERO)?;
                 let now =
@@ -365,7 +382,12 @@ impl Fs {
         if on_disk && let Ok(disk) = std::fs::metadata(self.store.home().join(&dir.path)) {
             return Ok(self.ownership.disk_dir(dir.number, &disk, dir.mtime_ns, nlink));
         }
-        Ok(self.ownership.made_up(dir.number, NodeKind::Dir, 0, dir.mtime_ns, nlink))
+        let mut attr = self.ownership.made_up(dir.number, NodeKind::Dir, 0, dir.mtime_ns, nlink);
+        let takes_files = on_disk || dir.path.is_empty() || dir.path == b"by-name";
+        if takes_files && !self.options.read_only {
+            attr.mode |= self.ownership.home_mode & 0o222 & !self.ownership.umask.unwrap_or(0);
+        }
+        Ok(attr)
     }
 
     fn live_ttl(&self, mtime_ns: i64) -> Duration {
@@ -375,23 +397,29 @@ impl Fs {
         if live { TTL_SHORT } else { self.ttl() }
     }
 
+    /// The file of a row, where it lies now: by its logical path, and as it is on disk.
+    fn locate(&self, file: &FileRow) -> Result<(std::path::PathBuf, Located)> {
+        let own = |found: Located| only_own(file, found);
+        let logical = self.store.areas().join(file.area, &file.path);
+        match content::locate_now(&logical).and_then(own) {
+            Ok(located) => return Ok((logical, located)),
+            Err(StoreError::NotFound { .. }) => self.store.look_again(&file.path),
+            Err(error) => return Err(error.into()),
+        }
+        // It may have been placed just now, or be between two names: the swap of spec 1.5.
+        if let Ok((area, located)) = self.store.areas().locate(&file.path) {
+            return Ok((self.store.areas().join(area, &file.path), only_own(file, located)?));
+        }
+        match content::locate(&logical).and_then(own) {
+            Ok(located) => Ok((logical, located)),
+            Err(StoreError::NotFound { .. }) => Err(FsError::Stale(file.number)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// A file's attributes, from the disk. A compressed file whose size nobody knows is decoded for it.
     fn file_attr(&self, file: &FileRow) -> Result<Timed<Attr>> {
-        let logical = self.store.home().join(&file.path);
-        let located = match content::locate_now(&logical).and_then(|found| only_own(file, found)) {
-            Ok(located) => located,
-            Err(StoreError::NotFound { .. }) => {
-                self.store.look_again(&file.path);
-                // It may be between two names: the swap of spec 1.5.
-                content::locate(&logical).and_then(|found| only_own(file, found)).map_err(
-                    |error| match error {
-                        StoreError::NotFound { .. } => FsError::Stale(file.number),
-                        other => other.into(),
-                    },
-                )?
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let (_, located) = self.locate(file)?;
         self.files.keep_if(file.number, &located);
         let now = DiskStat::of(&located.stat);
         let known = now == file.disk && located.encoding == file.encoding;
@@ -416,7 +444,11 @@ impl Fs {
         if let Some(stated) = content::decoded_size_stated(&located.path)? {
             return Ok(Some(stated));
         }
-        match self.files.get(file.number, &self.store.home().join(&file.path), self.store.content()) {
+        match self.files.get(
+            file.number,
+            &self.store.areas().join(file.area, &file.path),
+            self.store.content(),
+        ) {
             Ok(content) => Ok(content.size_bytes),
             // It is in health/unreadable, and reading it says why; its attributes are still to be had.
             Err(StoreError::Damaged { .. }) => Ok(Some(0)),
@@ -486,7 +518,12 @@ impl Fs {
 
     fn child(&self, parent: NodeNumber, name: &[u8]) -> Result<Option<(Node, Duration)>> {
         if parent == CONTROL_DIR {
-            return Ok((name == STATUS_NAME).then_some((Node::Fixed(STATUS), TTL_TOLD)));
+            let fixed = match name {
+                STATUS_NAME => Some(STATUS),
+                CONTROL_NAME if !self.options.read_only => Some(CONTROL),
+                _ => None,
+            };
+            return Ok(fixed.map(|number| (Node::Fixed(number), TTL_TOLD)));
         }
         if parent == NodeNumber::ROOT {
             return self.root_child(name);
@@ -515,11 +552,10 @@ impl Fs {
         match name {
             THREADS_NAME => Ok(Some((Node::Threads(self.versions.newest(&self.store)?), ttl))),
             LATEST_NAME => Ok(self.latest_node()?.map(|node| (node, ttl))),
-            _ if self.is_shown(name) => {
-                let dir = self.query(|queries| queries.child_dir(NodeNumber::ROOT, name))?;
-                Ok(dir.map(|dir| (Node::Dir(dir), ttl)))
-            }
-            _ => Ok(None),
+            _ => match self.exact_child(&self.dir(NodeNumber::ROOT)?, name)? {
+                Some(Node::Dir(_)) if !self.is_shown(name) => Ok(None),
+                found => Ok(found.map(|node| (node, ttl))),
+            },
         }
     }
 
@@ -703,6 +739,9 @@ impl Fs {
         let dirs = self.query(|queries| queries.child_dirs(NodeNumber::ROOT)).unwrap_or_default();
         let mut names: Vec<_> =
             dirs.into_iter().map(|dir| dir.name).filter(|name| self.is_shown(name)).collect();
+        // Temporaries of tools that replace session_index.jsonl.
+        let scratch = self.query(|queries| queries.files_of_dir(NodeNumber::ROOT)).unwrap_or_default();
+        names.extend(scratch.iter().map(|row| row.file.file_name().to_vec()));
         names.extend([README_NAME, THREADS_NAME, LATEST_NAME, IGNORE_NAME].map(<[u8]>::to_vec));
         names.push(SESSION_INDEX_NAME.into());
         names
@@ -776,7 +815,7 @@ impl Fs {
             }
             Node::Fixed(_) => Err(FsError::IsADirectory(number)),
             Node::Dir(_) => Err(FsError::IsADirectory(number)),
-            Node::File(file) => self.read_file(number, &self.store.home().join(&file.path), offset, size),
+            Node::File(file) => self.read_file(number, &self.locate(&file)?.0, offset, size),
             Node::Missing(row) => Ok(slice(&thread_lines::missing(&row))),
             Node::Link { .. } => Err(FsError::Stale(number)),
             Node::Threads(version) => Ok(version.read(&self.store, &self.views, offset, size)?),

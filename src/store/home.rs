@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::areas::Areas;
 use super::error::{Result, StoreError};
 use super::scan::ROOTS;
 
@@ -81,6 +82,11 @@ impl Home {
     /// The file of a logical path below the home.
     pub fn join(&self, path: &[u8]) -> PathBuf {
         self.root.join(std::ffi::OsStr::from_bytes(path))
+    }
+
+    /// Where its files lie, with the spool of its own state folder.
+    pub fn areas(&self) -> Areas {
+        Areas::new(self, &self.root.join(STATE_DIR_NAME))
     }
 
     /// The names file.

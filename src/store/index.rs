@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use rusqlite::{Connection, OptionalExtension, Params, params};
 
+use super::areas::Area;
 use super::content::Encoding;
 use super::error::{Result, StoreError};
 use super::metadata::ThreadMetadata;
@@ -20,7 +21,7 @@ const POOL_MAX: usize = 16;
 /// The listed part of a row, in the order that `file_row` reads it.
 pub(super) const FILE_COLUMNS: &str = "r.row, r.number, r.kind, r.path, r.thread_id, r.rollout_id, r.stamp, r.archived, r.current, r.secondary, \
      r.duplicate, r.name, r.listed_name, r.encoding, r.size_bytes, r.mtime_ns, r.device, r.inode, r.decoded_bytes, \
-     r.state, r.torn, r.bare, r.parse_errors";
+     r.state, r.torn, r.bare, r.parse_errors, r.area";
 /// What `full_row` reads after the listed part.
 pub(super) const REST_COLUMNS: &str = "r.meta, r.resume, r.indexed_bytes, r.lines, r.error, r.name_position";
 
@@ -466,29 +467,34 @@ pub(super) fn file_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<FileRow> {
         torn: row.get(20)?,
         bare: row.get(21)?,
         parse_errors: unsigned(row, 22)?,
+        area: match row.get::<_, i64>(23)? {
+            0 => Area::Home,
+            1 => Area::Pending,
+            _ => Area::Scratch,
+        },
     })
 }
 
 /// Reads [`FILE_COLUMNS`] and then [`REST_COLUMNS`].
 pub(super) fn full_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    let meta: String = row.get(23)?;
+    let meta: String = row.get(24)?;
     Ok(Row {
         file: file_row(row)?,
         // Written by us; a row that another build wrote is read again at the next change.
         meta: serde_json::from_str::<ThreadMetadata>(&meta).unwrap_or_default(),
-        resume: row.get(24)?,
-        indexed_bytes: unsigned(row, 25)?,
-        lines: unsigned(row, 26)?,
-        error: row.get(27)?,
-        name_position: row.get(28)?,
+        resume: row.get(25)?,
+        indexed_bytes: unsigned(row, 26)?,
+        lines: unsigned(row, 27)?,
+        error: row.get(28)?,
+        name_position: row.get(29)?,
     })
 }
 
 fn file_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
-    let slot: i64 = row.get(24)?;
+    let slot: i64 = row.get(25)?;
     let view = ViewCode((slot / 8) as u8);
     Ok(Entry {
-        cookie: row.get(23)?,
+        cookie: row.get(24)?,
         node: EntryNode::File { view, index: (slot % 8) as u8, file: Box::new(file_row(row)?) },
     })
 }

@@ -10,12 +10,13 @@
 //! It holds the writer and the watches alone. Files are read by `backfill-N` threads, which know only paths.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::areas::{Area, Areas};
 use super::backfill::{self, BATCH_FILES, Flight, Progress, Status, Tally};
 use super::change::{Change, News};
 use super::content::Encoding;
@@ -45,6 +46,8 @@ const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
 /// A file that changed while it was read is read again after this.
 const REREAD_PAUSE: Duration = Duration::from_millis(20);
+/// A file up to this size is read at once when a call of ours changed it; a larger one soon after.
+const READ_NOW_BYTES_MAX: u64 = 1024 * 1024;
 /// Where the position in `session_index.jsonl` is kept.
 const NAMES_POSITION: &str = "names_position";
 
@@ -56,6 +59,10 @@ pub(super) enum Message {
     Hints(Vec<Hint>),
     /// A file was read.
     Read(Box<Reading>),
+    /// Look at these files now, and at the names where told so, and answer when the index says what they are.
+    Look(Vec<Vec<u8>>, bool, SyncSender<std::result::Result<(), String>>),
+    /// List this folder now, though it was listed before.
+    List(Vec<u8>, SyncSender<std::result::Result<(), String>>),
     /// Answer once everything asked before is in the index.
     Flush(SyncSender<()>),
     /// End.
@@ -97,6 +104,7 @@ impl Listed {
 
 struct Shared {
     home: Home,
+    areas: Areas,
     progress: Arc<Progress>,
     news: Arc<News>,
     watch_counts: Arc<Mutex<(u64, u64)>>,
@@ -107,6 +115,7 @@ impl Indexer {
     /// Starts the indexer and `readers` reading threads over an open writer.
     pub(super) fn start(
         home: &Home,
+        areas: &Areas,
         writer: Writer,
         readers: usize,
         watch: bool,
@@ -119,6 +128,7 @@ impl Indexer {
         let watch_counts = Arc::new(Mutex::new((0, 0)));
         let shared = Shared {
             home: home.clone(),
+            areas: areas.clone(),
             progress,
             news,
             watch_counts: watch_counts.clone(),
@@ -129,7 +139,7 @@ impl Indexer {
         let job_queue = Arc::new(Mutex::new(job_queue));
         let stop_reading = Arc::new(AtomicBool::new(false));
         for number in 0..readers.max(1) {
-            spawn_reader(number, home, &job_queue, &inbox, &stop_reading, &shared.progress)?;
+            spawn_reader(number, areas, &job_queue, &inbox, &stop_reading, &shared.progress)?;
         }
         let seen_rescan = rescan.clone();
         let thread = std::thread::Builder::new()
@@ -154,6 +164,22 @@ impl Indexer {
         let (answer, answered) = sync_channel(1);
         let gone = || StoreError::Invalid("the index ended; see the log, then mount again".into());
         self.inbox.send(Message::Ensure(path.to_owned(), answer)).map_err(|_| gone())?;
+        answered.recv().map_err(|_| gone())?.map_err(StoreError::Invalid)
+    }
+
+    /// Waits until the index says what these files are now, and the names where told so.
+    pub(super) fn look(&self, paths: Vec<Vec<u8>>, names: bool) -> Result<()> {
+        let (answer, answered) = sync_channel(1);
+        let gone = || StoreError::Invalid("the index ended; see the log, then mount again".into());
+        self.inbox.send(Message::Look(paths, names, answer)).map_err(|_| gone())?;
+        answered.recv().map_err(|_| gone())?.map_err(StoreError::Invalid)
+    }
+
+    /// Waits until a folder is listed anew.
+    pub(super) fn list(&self, path: Vec<u8>) -> Result<()> {
+        let (answer, answered) = sync_channel(1);
+        let gone = || StoreError::Invalid("the index ended; see the log, then mount again".into());
+        self.inbox.send(Message::List(path, answer)).map_err(|_| gone())?;
         answered.recv().map_err(|_| gone())?.map_err(StoreError::Invalid)
     }
 
@@ -202,13 +228,14 @@ fn start_watcher(home: &Home, inbox: &SyncSender<Message>, rescan: &Arc<AtomicBo
 
 fn spawn_reader(
     number: usize,
-    home: &Home,
+    areas: &Areas,
     jobs: &Arc<Mutex<Receiver<Row>>>,
     inbox: &SyncSender<Message>,
     stop: &Arc<AtomicBool>,
     progress: &Arc<Progress>,
 ) -> Result<()> {
-    let (root, jobs, inbox) = (home.root().to_owned(), jobs.clone(), inbox.clone());
+    let (areas, jobs, inbox) = (areas.clone(), jobs.clone(), inbox.clone());
+    let home = areas.root(Area::Home).to_owned();
     let (stop, progress) = (stop.clone(), progress.clone());
     let work = move || {
         loop {
@@ -218,7 +245,7 @@ fn spawn_reader(
             if stop.load(Ordering::Acquire) {
                 return;
             }
-            let reading = std::panic::catch_unwind(|| read::read(&root, &row, &progress.bytes_done))
+            let reading = std::panic::catch_unwind(|| read::read(&areas, &row, &progress.bytes_done))
                 .unwrap_or_else(|_| Reading::panicked(&row));
             if inbox.send(Message::Read(Box::new(reading))).is_err() {
                 return;
@@ -229,7 +256,7 @@ fn spawn_reader(
         .name(format!("backfill-{number}"))
         .spawn(work)
         .map(drop)
-        .map_err(StoreError::io("start a thread for", home.root()))
+        .map_err(StoreError::io("start a thread for", &home))
 }
 
 struct Loop {
@@ -403,6 +430,14 @@ impl Loop {
                 let done = self.ensure(&path).map_err(|error| error.to_string());
                 let _ = answer.send(done);
             }
+            Message::Look(paths, names, answer) => {
+                let done = self.look_now(paths, names).map_err(|error| error.to_string());
+                let _ = answer.send(done);
+            }
+            Message::List(path, answer) => {
+                let done = self.scan_dirs(vec![path], false).map_err(|error| error.to_string());
+                let _ = answer.send(done);
+            }
             Message::Hints(hints) => hints.into_iter().for_each(|hint| self.take_hint(hint)),
             Message::Read(reading) => {
                 self.readings_since.get_or_insert_with(Instant::now);
@@ -554,7 +589,7 @@ impl Loop {
             if let Some(watcher) = &mut self.watcher {
                 watcher.arm(&path);
             }
-            let listing = match scan::list(self.shared.home.root(), &path) {
+            let listing = match scan::list(&self.shared.areas, &path) {
                 Ok(listing) => listing,
                 Err(error) => {
                     log::warn!("{error}; what was known of it is kept");
@@ -575,12 +610,12 @@ impl Loop {
     }
 
     fn store_listings(&mut self, listings: Vec<(Vec<u8>, Option<scan::Listing>)>) -> Result<()> {
-        let root = self.shared.home.root().to_owned();
+        let areas = self.shared.areas.clone();
         let stored = self.writer.batch(|batch| {
             let mut gone = scan::Gone::default();
             for (path, listing) in &listings {
                 match listing {
-                    Some(listing) => scan::apply(batch, &root, listing, &mut gone)?,
+                    Some(listing) => scan::apply(batch, &areas, listing, &mut gone)?,
                     None => gone.dir(path.clone()),
                 }
             }
@@ -623,9 +658,37 @@ impl Loop {
         }
     }
 
+    /// What a call of ours changed is in the index when the call returns, and what the changed files say too.
+    fn look_now(&mut self, paths: Vec<Vec<u8>>, names: bool) -> Result<()> {
+        for path in &paths {
+            self.ensure(super::tree::split_path(path).0)?;
+        }
+        if !paths.is_empty() {
+            self.files_due.extend(paths.iter().cloned());
+            self.look_at_files()?;
+        }
+        for path in &paths {
+            let row =
+                self.writer.queries().row_by_path(path).map_err(StoreError::index(self.writer.path()))?;
+            let due = |row: &Row| {
+                row.file.state == super::row::ReadState::Unread
+                    && row.file.disk.size_bytes <= READ_NOW_BYTES_MAX
+            };
+            if let Some(row) = row.filter(due) {
+                let reading = read::read(&self.shared.areas, &row, &AtomicU64::new(0));
+                let ((), changes) = self.writer.batch(|batch| apply_reading(batch, reading).map(drop))?;
+                self.tell(changes);
+            }
+        }
+        if names {
+            self.follow_names()?;
+        }
+        Ok(())
+    }
+
     fn look_at_files(&mut self) -> Result<()> {
         let paths: Vec<_> = std::mem::take(&mut self.files_due).into_iter().collect();
-        let root = self.shared.home.root().to_owned();
+        let areas = self.shared.areas.clone();
         let mut found = BTreeMap::new();
         for path in &paths {
             let dir = super::tree::split_path(path).0;
@@ -634,10 +697,10 @@ impl Loop {
                 self.scan.push(dir.to_owned());
                 continue;
             }
-            match scan::look(&root, path) {
+            match scan::look(&areas, path) {
                 Ok(disk) => {
-                    if disk.is_none_or(|(encoding, _)| encoding == Encoding::Zstd)
-                        && scan::is_dir_named_as_rollout(&root, path)
+                    if disk.is_none_or(|found| found.encoding == Encoding::Zstd)
+                        && scan::is_dir_named_as_rollout(&areas, path)
                     {
                         self.scan.push(dir.to_owned());
                     }
@@ -648,12 +711,12 @@ impl Loop {
         }
         let dirs = std::mem::take(&mut self.times_due);
         let times: Vec<_> =
-            dirs.iter().filter_map(|dir| Some((dir, scan::dir_mtime_ns(&root, dir)?))).collect();
+            dirs.iter().filter_map(|dir| Some((dir, scan::dir_mtime_ns(&areas, dir)?))).collect();
         let stored = self.writer.batch(|batch| {
             // What is found first: it may be what is gone elsewhere.
             let (there, gone): (Vec<_>, Vec<_>) = found.iter().partition(|(_, found)| found.is_some());
             for (path, found) in there.into_iter().chain(gone) {
-                scan::apply_file(batch, &root, path, *found)?;
+                scan::apply_file(batch, &areas, path, *found)?;
             }
             times.iter().try_for_each(|(dir, mtime_ns)| batch.tree.set_disk_mtime(dir, *mtime_ns))
         });

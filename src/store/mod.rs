@@ -5,16 +5,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub mod archive;
+pub mod areas;
 pub mod backfill;
 pub mod change;
 pub mod content;
 pub mod error;
+pub mod failpoint;
 pub mod home;
 pub mod index;
 mod indexer;
 pub mod list;
 pub mod metadata;
 pub mod node;
+pub mod placement;
 pub mod placing;
 mod read;
 pub mod rollout;
@@ -22,10 +26,14 @@ pub mod row;
 mod scan;
 pub mod schema;
 pub mod session_index;
+pub mod thaw;
+pub mod trash;
 mod tree;
+pub mod trigger;
 mod watch;
 mod writer;
 
+use areas::Areas;
 use backfill::Progress;
 use change::News;
 use content::ContentCache;
@@ -77,6 +85,7 @@ impl Default for StoreOptions {
 /// A home with its index.
 pub struct Store {
     home: Home,
+    areas: Areas,
     state_dir: PathBuf,
     index: Index,
     content: ContentCache,
@@ -95,6 +104,7 @@ impl Store {
         let progress = Arc::new(Progress::default());
         let news = Arc::new(News::default());
         let path = state_dir.join(INDEX_NAME);
+        let areas = Areas::new(&home, &state_dir);
         let (lock, indexer) = if options.beside {
             let reader = schema::open_reader(&path)?;
             if !schema::is_current(&reader, placing.version()) {
@@ -109,6 +119,7 @@ impl Store {
             let writer = Writer::open(&path, placing)?;
             let indexer = Indexer::start(
                 &home,
+                &areas,
                 writer,
                 options.readers,
                 options.watch,
@@ -118,12 +129,33 @@ impl Store {
             (Some(std::sync::Mutex::new(lock)), Some(indexer))
         };
         let content = ContentCache::new(state_dir.join("cache"), options.cache_bytes_max);
-        Ok(Store { home, index: Index::new(&path), state_dir, content, progress, news, indexer, lock })
+        Ok(Store { home, areas, index: Index::new(&path), state_dir, content, progress, news, indexer, lock })
     }
 
     /// The home.
     pub fn home(&self) -> &Home {
         &self.home
+    }
+
+    /// Where files lie: in the home, or in the spool.
+    pub fn areas(&self) -> &Areas {
+        &self.areas
+    }
+
+    /// Waits until the index says what these files are now, and the names where told so.
+    pub fn look_now(&self, paths: Vec<Vec<u8>>, names: bool) -> Result<()> {
+        match &self.indexer {
+            Some(indexer) => indexer.look(paths, names),
+            None => Ok(()),
+        }
+    }
+
+    /// Lists a folder anew, and waits until the index says what is in it.
+    pub fn list_now(&self, path: Vec<u8>) -> Result<()> {
+        match &self.indexer {
+            Some(indexer) => indexer.list(path),
+            None => Ok(()),
+        }
     }
 
     /// Where the state lies.

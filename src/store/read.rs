@@ -1,9 +1,7 @@
 //! What do the lines of one rollout say? Reads a file, from where the last reading ended where that is possible.
 
-use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::areas::{Area, Areas};
 use super::content::{self, Encoding};
 use super::error::{Result, StoreError};
 use super::metadata::{Extracted, Extractor, ResumeState, Shape};
 use super::row::{DiskStat, ReadState, Row};
+use super::scan::Found;
 
 /// Bytes of one read call.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -29,28 +29,34 @@ pub(super) struct Reading {
     /// Logical path below the home.
     pub(super) path: Vec<u8>,
     /// The attributes when it was opened, and how it lay on disk; None where it could not be opened.
-    pub(super) seen: Option<(Encoding, DiskStat)>,
+    pub(super) seen: Option<Found>,
     /// What was read, and the ends of it for a plain file.
     outcome: std::result::Result<(Extracted, Option<(u64, u64)>), StoreError>,
 }
 
 /// Reads the file of `row`. Never fails: what went wrong is part of the reading.
-pub(super) fn read(home: &Path, row: &Row, bytes_done: &AtomicU64) -> Reading {
+pub(super) fn read(areas: &Areas, row: &Row, bytes_done: &AtomicU64) -> Reading {
     let path = row.file.path.clone();
-    let logical = home.join(OsStr::from_bytes(&path));
     let mut seen = None;
-    let outcome = read_file(&logical, row, &mut seen, bytes_done);
+    let outcome = read_file(areas, row, &mut seen, bytes_done);
     Reading { path, seen, outcome }
 }
 
 fn read_file(
-    logical: &Path,
+    areas: &Areas,
     row: &Row,
-    seen: &mut Option<(Encoding, DiskStat)>,
+    seen: &mut Option<Found>,
     bytes_done: &AtomicU64,
 ) -> Result<(Extracted, Option<(u64, u64)>)> {
-    let located = content::locate(logical)?;
-    *seen = Some((located.encoding, DiskStat::of(&located.stat)));
+    let (area, located) = match areas.locate(&row.file.path) {
+        // It may be between two names, plain and compressed: the swap of spec 1.5.
+        Err(StoreError::NotFound { .. }) => {
+            (Area::Home, content::locate(&areas.join(Area::Home, &row.file.path))?)
+        }
+        located => located?,
+    };
+    let encoding = located.encoding;
+    *seen = Some(Found { area, encoding, disk: DiskStat::of(&located.stat) });
     let plain = match located.encoding {
         Encoding::Plain => Some(open_plain(&located.path)?),
         Encoding::Zstd => None,
@@ -58,7 +64,7 @@ fn read_file(
     let new = || Extractor::new(row.file.rollout_name().as_ref());
     let (mut source, mut extractor): (Box<dyn Read + '_>, _) = match &plain {
         Some((file, disk)) => {
-            *seen = Some((located.encoding, *disk));
+            *seen = Some(Found { area, encoding, disk: *disk });
             let extractor = resume_of(row, file, *disk).map_or_else(new, |state| Extractor::resume(&state));
             (Box::new(file), extractor)
         }
@@ -134,12 +140,16 @@ struct Stored {
     state: ResumeState,
 }
 
+fn seen_of(row: &Row) -> Found {
+    Found { area: row.file.area, encoding: row.file.encoding, disk: row.file.disk }
+}
+
 impl Reading {
     /// A reading that did not come to be.
     pub(super) fn failed_because(row: &Row, reason: String) -> Reading {
         Reading {
             path: row.file.path.clone(),
-            seen: Some((row.file.encoding, row.file.disk)),
+            seen: Some(seen_of(row)),
             outcome: Err(StoreError::Invalid(reason)),
         }
     }
@@ -158,7 +168,7 @@ impl Reading {
     /// meanwhile and is no longer what was read, it stays to be read.
     pub(super) fn apply(self, before: &Row) -> Row {
         let mut after = before.clone();
-        let unchanged = self.seen == Some((before.file.encoding, before.file.disk));
+        let unchanged = self.seen == Some(seen_of(before));
         after.file.state = if unchanged { ReadState::Read } else { ReadState::Unread };
         match self.outcome {
             Err(error) => {
@@ -167,7 +177,12 @@ impl Reading {
                     after.file.state = ReadState::Failed;
                 }
                 // What was read before is not what is there now: only the name tells.
-                let bare = Row::found(before.file.path.clone(), before.file.encoding, before.file.disk);
+                let bare = Row::found(
+                    before.file.area,
+                    before.file.path.clone(),
+                    before.file.encoding,
+                    before.file.disk,
+                );
                 after.meta = bare.meta;
                 (after.lines, after.file.parse_errors) = (0, 0);
                 (after.file.torn, after.file.bare) = (false, false);

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::areas::Area;
 use super::content::Encoding;
 use super::metadata::ThreadMetadata;
 use super::node::NodeNumber;
@@ -66,6 +67,8 @@ pub struct FileRow {
     pub number: NodeNumber,
     /// What it is.
     pub kind: RowKind,
+    /// Where it lies.
+    pub area: Area,
     /// Logical path below the home (a compressed rollout has its plain name).
     pub path: Vec<u8>,
     /// The thread of a legal rollout name, or of a missing thread.
@@ -162,12 +165,13 @@ pub struct Row {
 
 impl Row {
     /// A row of which only the name and the attributes are known.
-    pub fn found(path: Vec<u8>, encoding: Encoding, disk: DiskStat) -> Self {
+    pub fn found(area: Area, path: Vec<u8>, encoding: Encoding, disk: DiskStat) -> Self {
         let archived = path.starts_with(b"archived_sessions/");
         let mut file = FileRow {
             row: 0,
             number: NodeNumber(0),
             kind: RowKind::Stray,
+            area,
             path,
             thread_id: None,
             rollout_id: None,

@@ -4,12 +4,12 @@
 //! under its plain name, and beside a plain file of that name it is hidden (spec 1.5, "plain wins").
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use super::areas::{AREAS, Area, Areas};
 use super::content::{self, Encoding};
 use super::error::{Result, StoreError};
 use super::rollout::{self, RolloutName};
@@ -27,11 +27,11 @@ pub(super) struct Listing {
     /// Its path below the home.
     pub(super) path: Vec<u8>,
     /// Logical name, encoding and attributes of each regular file.
-    pub(super) files: BTreeMap<Vec<u8>, (Encoding, DiskStat)>,
+    pub(super) files: BTreeMap<Vec<u8>, Found>,
     /// Names of the folders in it.
     pub(super) dirs: Vec<Vec<u8>>,
     /// Its own mtime.
-    pub(super) mtime_ns: i64,
+    pub(super) mtime_ns: Option<i64>,
     /// Links, sockets and other things that are passed over.
     pub(super) passed_over_count: u64,
 }
@@ -52,41 +52,70 @@ pub fn is_clutter(name: &[u8]) -> bool {
     name.starts_with(b"._") || matches!(name, b".DS_Store" | b"Thumbs.db" | b"desktop.ini")
 }
 
+/// A file as it was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Where it lies.
+    pub(super) area: Area,
+    /// How it lies there.
+    pub(super) encoding: Encoding,
+    /// Its attributes.
+    pub(super) disk: DiskStat,
+}
+
 /// A root may be a link to another disk; below it links are not followed.
 fn dir_metadata(dir: &Path, path: &[u8]) -> io::Result<fs::Metadata> {
     let is_root = !path.contains(&b'/');
     if is_root { fs::metadata(dir) } else { fs::symlink_metadata(dir) }
 }
 
-/// The own mtime of a folder; None where there is none now.
-pub(super) fn dir_mtime_ns(home: &Path, path: &[u8]) -> Option<i64> {
-    let metadata = dir_metadata(&home.join(OsStr::from_bytes(path)), path).ok()?;
+/// The own mtime of a folder; None where there is none in the home now.
+pub(super) fn dir_mtime_ns(areas: &Areas, path: &[u8]) -> Option<i64> {
+    let metadata = dir_metadata(&areas.join(Area::Home, path), path).ok()?;
     metadata.is_dir().then(|| DiskStat::of(&metadata).mtime_ns)
 }
 
-/// Reads a folder. Ok(None): there is no such folder.
-pub(super) fn list(home: &Path, path: &[u8]) -> Result<Option<Listing>> {
-    let dir = home.join(OsStr::from_bytes(path));
-    let absent =
-        |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
-    let metadata = match dir_metadata(&dir, path) {
-        Ok(metadata) if metadata.is_dir() => metadata,
-        Ok(_) => return Ok(None),
-        Err(error) if absent(&error) => return Ok(None),
-        Err(error) => return Err(StoreError::io("look at", &dir)(error)),
-    };
-    let reading = match fs::read_dir(&dir) {
-        Ok(reading) => reading,
-        Err(error) if absent(&error) => return Ok(None),
-        Err(error) => return Err(StoreError::io("list", &dir)(error)),
-    };
+/// Reads a folder, in all areas. Ok(None): there is no such folder in any.
+pub(super) fn list(areas: &Areas, path: &[u8]) -> Result<Option<Listing>> {
     let mut listing = Listing {
         path: path.to_owned(),
         files: BTreeMap::new(),
         dirs: Vec::new(),
-        mtime_ns: DiskStat::of(&metadata).mtime_ns,
+        mtime_ns: None,
         passed_over_count: 0,
     };
+    let mut found = false;
+    // The home last: its files win.
+    for area in AREAS.into_iter().rev() {
+        found |= list_area(areas, area, &mut listing)?;
+    }
+    // A folder may have the name under which a compressed rollout is shown: the thread is shown.
+    listing.dirs.sort();
+    listing.dirs.dedup();
+    let folders = listing.dirs.len();
+    listing.dirs.retain(|name| !listing.files.contains_key(name));
+    listing.passed_over_count += (folders - listing.dirs.len()) as u64;
+    Ok(found.then_some(listing))
+}
+
+fn list_area(areas: &Areas, area: Area, listing: &mut Listing) -> Result<bool> {
+    let dir = areas.join(area, &listing.path);
+    let absent =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    let metadata = match dir_metadata(&dir, &listing.path) {
+        Ok(metadata) if metadata.is_dir() => metadata,
+        Ok(_) => return Ok(false),
+        Err(error) if absent(&error) => return Ok(false),
+        Err(error) => return Err(StoreError::io("look at", &dir)(error)),
+    };
+    let reading = match fs::read_dir(&dir) {
+        Ok(reading) => reading,
+        Err(error) if absent(&error) => return Ok(false),
+        Err(error) => return Err(StoreError::io("list", &dir)(error)),
+    };
+    if area == Area::Home {
+        listing.mtime_ns = Some(DiskStat::of(&metadata).mtime_ns);
+    }
     for entry in reading {
         let entry = entry.map_err(StoreError::io("list", &dir))?;
         let Ok(kind) = entry.file_type() else { continue };
@@ -94,35 +123,33 @@ pub(super) fn list(home: &Path, path: &[u8]) -> Result<Option<Listing>> {
         if kind.is_dir() {
             listing.dirs.push(name);
         } else if kind.is_file() {
-            let Some((logical, encoding)) = logical_name(&name) else { continue };
+            // A temporary of a tool is shown while it is ours, and not what Codex leaves in its home.
+            let logical =
+                if area == Area::Scratch { Some((name, Encoding::Plain)) } else { logical_name(&name) };
+            let Some((logical, encoding)) = logical else { continue };
             // Gone between the listing and the look: it will be news of its own.
             let Ok(metadata) = entry.metadata() else { continue };
-            let found = (encoding, DiskStat::of(&metadata));
+            let found = Found { area, encoding, disk: DiskStat::of(&metadata) };
             let slot = listing.files.entry(logical).or_insert(found);
-            if encoding == Encoding::Plain {
+            if encoding == Encoding::Plain || slot.area != area {
                 *slot = found;
             }
         } else {
             listing.passed_over_count += 1;
         }
     }
-    // A folder may have the name under which a compressed rollout is shown: the thread is shown.
-    let folders = listing.dirs.len();
-    listing.dirs.retain(|name| !listing.files.contains_key(name));
-    listing.passed_over_count += (folders - listing.dirs.len()) as u64;
-    listing.dirs.sort();
-    Ok(Some(listing))
+    Ok(true)
 }
 
 /// Is there a folder of a rollout's name? Then it takes a listing of the folder around it to say what is shown.
-pub(super) fn is_dir_named_as_rollout(home: &Path, path: &[u8]) -> bool {
+pub(super) fn is_dir_named_as_rollout(areas: &Areas, path: &[u8]) -> bool {
     RolloutName::parse(split_path(path).1).is_some()
-        && fs::symlink_metadata(home.join(OsStr::from_bytes(path))).is_ok_and(|found| found.is_dir())
+        && fs::symlink_metadata(areas.join(Area::Home, path)).is_ok_and(|found| found.is_dir())
 }
 
 /// Looks at one file by its logical path, as `list` would find it. Ok(None): there is none.
-pub(super) fn look(home: &Path, path: &[u8]) -> Result<Option<(Encoding, DiskStat)>> {
-    let located = match content::locate_now(&home.join(OsStr::from_bytes(path))) {
+pub(super) fn look(areas: &Areas, path: &[u8]) -> Result<Option<Found>> {
+    let (area, located) = match areas.locate(path) {
         Ok(located) => located,
         Err(StoreError::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error),
@@ -130,7 +157,8 @@ pub(super) fn look(home: &Path, path: &[u8]) -> Result<Option<(Encoding, DiskSta
     // Beside a stray file, `.zst` is another stray file.
     let is_rollout = RolloutName::parse(split_path(path).1).is_some();
     let counts = located.encoding == Encoding::Plain || is_rollout;
-    Ok(counts.then(|| (located.encoding, DiskStat::of(&located.stat))))
+    let disk = DiskStat::of(&located.stat);
+    Ok(counts.then_some(Found { area, encoding: located.encoding, disk }))
 }
 
 /// What the listings of a batch no longer have; of two listings of one folder the later says.
@@ -158,22 +186,22 @@ impl Gone {
 /// Makes the index agree with what a listing has.
 pub(super) fn apply(
     batch: &mut Batch<'_>,
-    home: &Path,
+    areas: &Areas,
     listing: &Listing,
     gone: &mut Gone,
 ) -> rusqlite::Result<()> {
     gone.dirs.remove(&listing.path);
-    let number = batch.tree.keep(&listing.path, Some(listing.mtime_ns))?;
+    let number = batch.tree.keep(&listing.path, listing.mtime_ns)?;
     let known = batch.queries().files_of_dir(number)?;
     let mut known: BTreeMap<Vec<u8>, Row> =
         known.into_iter().map(|row| (row.file.file_name().to_vec(), row)).collect();
-    for (name, &(encoding, disk)) in &listing.files {
+    for (name, &found) in &listing.files {
         match known.remove(name) {
             Some(before) => {
                 gone.files.remove(&before.file.path);
-                apply_known(batch, home, &before, encoding, disk)?;
+                apply_known(batch, areas, &before, found)?;
             }
-            None => apply_new(batch, home, &join(&listing.path, name), encoding, disk)?,
+            None => apply_new(batch, areas, &join(&listing.path, name), found)?,
         }
     }
     let missed = known.into_values().filter(|row| row.file.kind != RowKind::Missing);
@@ -192,27 +220,22 @@ pub(super) fn apply(
 /// Makes the index agree with one file. `found` is None where the logical path leads to nothing.
 pub(super) fn apply_file(
     batch: &mut Batch<'_>,
-    home: &Path,
+    areas: &Areas,
     path: &[u8],
-    found: Option<(Encoding, DiskStat)>,
+    found: Option<Found>,
 ) -> rusqlite::Result<()> {
     match (batch.queries().row_by_path(path)?, found) {
-        (Some(before), Some((encoding, disk))) => apply_known(batch, home, &before, encoding, disk),
-        (None, Some((encoding, disk))) => apply_new(batch, home, path, encoding, disk),
+        (Some(before), Some(found)) => apply_known(batch, areas, &before, found),
+        (None, Some(found)) => apply_new(batch, areas, path, found),
         (Some(before), None) => batch.remove(&before),
         (None, None) => Ok(()),
     }
 }
 
-fn apply_new(
-    batch: &mut Batch<'_>,
-    home: &Path,
-    path: &[u8],
-    encoding: Encoding,
-    disk: DiskStat,
-) -> rusqlite::Result<()> {
-    let mut row = Row::found(path.to_owned(), encoding, disk);
-    row.file.decoded_bytes = stated_bytes(home, path, encoding);
+fn apply_new(batch: &mut Batch<'_>, areas: &Areas, path: &[u8], found: Found) -> rusqlite::Result<()> {
+    let Found { area, encoding, disk } = found;
+    let mut row = Row::found(area, path.to_owned(), encoding, disk);
+    row.file.decoded_bytes = stated_bytes(areas, path, found);
     if let Some(thread) = row.file.thread_id {
         // A file that was moved: what was read of it holds, so that no view loses it meanwhile. Under another name
         // it may mean something else: a file without a header is of the time in its name.
@@ -234,20 +257,21 @@ fn apply_new(
     batch.insert(row)
 }
 
-fn apply_known(
-    batch: &mut Batch<'_>,
-    home: &Path,
-    before: &Row,
-    encoding: Encoding,
-    disk: DiskStat,
-) -> rusqlite::Result<()> {
-    let same = before.file.disk == disk && before.file.encoding == encoding;
+fn apply_known(batch: &mut Batch<'_>, areas: &Areas, before: &Row, found: Found) -> rusqlite::Result<()> {
+    let Found { area, encoding, disk } = found;
+    let same = before.file.disk == disk && before.file.encoding == encoding && before.file.area == area;
     if same && before.file.state != ReadState::Failed {
         return Ok(());
     }
     let mut after = before.clone();
     after.file.disk = disk;
     after.file.encoding = encoding;
+    after.file.area = area;
+    if before.file.disk == disk && before.file.encoding == encoding && before.file.state != ReadState::Failed
+    {
+        // Only its place changed: it was materialised.
+        return batch.update(before, after);
+    }
     after.meta.updated_at_ms = disk.mtime_ns.div_euclid(1_000_000);
     if after.file.kind == RowKind::Rollout {
         after.file.state = ReadState::Unread;
@@ -259,19 +283,19 @@ fn apply_known(
             after.resume = None;
             after.indexed_bytes = 0;
         }
-        after.file.decoded_bytes = stated_bytes(home, &after.file.path, encoding);
+        after.file.decoded_bytes = stated_bytes(areas, &after.file.path, found);
     }
     batch.update(before, after)
 }
 
 /// The decoded size of a compressed rollout where its frame states it. Damage shows when it is read.
-fn stated_bytes(home: &Path, path: &[u8], encoding: Encoding) -> Option<u64> {
-    match encoding {
+fn stated_bytes(areas: &Areas, path: &[u8], found: Found) -> Option<u64> {
+    match found.encoding {
         Encoding::Plain => None,
         Encoding::Zstd => {
             let mut on_disk = path.to_owned();
             on_disk.extend_from_slice(b".zst");
-            content::decoded_size_stated(&home.join(OsStr::from_bytes(&on_disk))).ok().flatten()
+            content::decoded_size_stated(&areas.join(found.area, &on_disk)).ok().flatten()
         }
     }
 }

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::error::{Result, StoreError};
 
 /// Raised whenever the tables or the meaning of a column change.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 /// How long a connection waits for another's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// SQLite's own cache of a read connection, in KiB.
@@ -27,7 +27,7 @@ CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 
 -- One row a file. The listed part comes first, so that listings do not read the long texts.
 CREATE TABLE rollouts(
-  row INTEGER PRIMARY KEY, number INTEGER NOT NULL UNIQUE, kind INTEGER NOT NULL, path BLOB NOT NULL UNIQUE,
+  row INTEGER PRIMARY KEY, number INTEGER NOT NULL UNIQUE, kind INTEGER NOT NULL, area INTEGER NOT NULL, path BLOB NOT NULL UNIQUE,
   thread_id BLOB, rollout_id BLOB, stamp INTEGER NOT NULL, archived INTEGER NOT NULL, current INTEGER NOT NULL,
   secondary INTEGER NOT NULL, duplicate INTEGER NOT NULL, name TEXT, listed_name TEXT, encoding INTEGER NOT NULL,
   size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL,

@@ -16,6 +16,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::areas::Area;
 use super::change::Change;
 use super::content::Encoding;
 use super::error::{Result, StoreError};
@@ -128,9 +129,10 @@ struct DayDelta {
 }
 
 /// The columns of `rollouts` but its row id, in the order of the table.
-const COLUMNS: [&str; 34] = [
+const COLUMNS: [&str; 35] = [
     "number",
     "kind",
+    "area",
     "path",
     "thread_id",
     "rollout_id",
@@ -387,6 +389,11 @@ impl<'t> Batch<'t> {
             RowKind::Stray => 1,
             RowKind::Missing => 2,
         };
+        let area = match file.area {
+            Area::Home => 0,
+            Area::Pending => 1,
+            Area::Scratch => 2,
+        };
         let state = match file.state {
             ReadState::Unread => 0,
             ReadState::Read => 1,
@@ -395,6 +402,7 @@ impl<'t> Batch<'t> {
         [
             file.number.to_sql().into(),
             kind.into(),
+            area.into(),
             Value::Blob(file.path.clone()),
             id(file.thread_id),
             id(file.rollout_id),
@@ -512,7 +520,8 @@ impl<'t> Batch<'t> {
         let mtime_ns =
             super::metadata::parse_timestamp_ms(&updated_at).unwrap_or(0).saturating_mul(1_000_000);
         let path = format!("health/missing/{thread}.json").into_bytes();
-        let mut row = Row::found(path, Encoding::Plain, DiskStat { mtime_ns, ..DiskStat::default() });
+        let mut row =
+            Row::found(Area::Home, path, Encoding::Plain, DiskStat { mtime_ns, ..DiskStat::default() });
         row.file.kind = RowKind::Missing;
         row.file.thread_id = Some(thread);
         row.file.name = Some(name);

@@ -1,5 +1,6 @@
 //! What is odd about a file? `health/<what>/`: nothing is hidden, so what is damaged is listed.
 
+use crate::store::areas::Area;
 use crate::store::placing::{Place, ViewCode};
 use crate::store::row::{FileRow, ReadState, Row, RowKind};
 
@@ -21,7 +22,7 @@ fn oddities(row: &Row) -> [bool; 5] {
         rollout && (file.torn || file.parse_errors > 0),
         rollout && file.bare,
         rollout && file.duplicate,
-        file.kind == RowKind::Stray,
+        file.kind == RowKind::Stray && file.area == Area::Home,
     ]
 }
 

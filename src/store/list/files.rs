@@ -14,6 +14,7 @@ use super::head;
 use super::item::ListItem;
 use super::source::Remembered;
 use super::{ListQuery, Page, SortKey};
+use crate::store::areas::Area;
 use crate::store::content::Encoding;
 use crate::store::error::Result;
 use crate::store::home::Home;
@@ -53,10 +54,11 @@ impl Files {
     /// # Errors
     /// [`crate::store::error::StoreError::Io`] where one of the two roots is there and cannot be read.
     pub(super) fn walk(home: &Home, remembered: Option<Remembered>) -> Result<Files> {
+        let areas = home.areas();
         let mut found = Vec::new();
         let mut dirs: Vec<_> = ROOTS.iter().map(|root| root.as_bytes().to_vec()).collect();
         while let Some(dir) = dirs.pop() {
-            let listing = match scan::list(home.root(), &dir) {
+            let listing = match scan::list(&areas, &dir) {
                 Ok(Some(listing)) => listing,
                 Ok(None) => continue,
                 // Not an empty home: one that cannot be looked at.
@@ -69,8 +71,9 @@ impl Files {
             if scan::depth(&dir) < scan::DEPTH_MAX {
                 dirs.extend(listing.dirs.iter().map(|name| scan::join(&dir, name)));
             }
-            for (name, (encoding, disk)) in listing.files {
-                found.extend(Found::new(scan::join(&dir, &name), &name, encoding, disk));
+            // What is pending is the mount's to show.
+            for (name, file) in listing.files.into_iter().filter(|(_, file)| file.area == Area::Home) {
+                found.extend(Found::new(scan::join(&dir, &name), &name, file.encoding, file.disk));
             }
         }
         group(&mut found);
@@ -211,7 +214,7 @@ impl Found {
     }
 
     fn bare_row(&self) -> Row {
-        Row::found(self.path.clone(), self.encoding, self.disk)
+        Row::found(Area::Home, self.path.clone(), self.encoding, self.disk)
     }
 }
 

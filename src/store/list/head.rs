@@ -42,7 +42,7 @@ pub(super) fn read_row(home: &Home, row: &Row) -> Row {
             }
         }
     }
-    read::read(home.root(), row, &AtomicU64::new(0)).apply(row)
+    read::read(&home.areas(), row, &AtomicU64::new(0)).apply(row)
 }
 
 fn with_ends(row: &Row, extracted: Extracted) -> Row {

@@ -1,0 +1,971 @@
+//! What does each call that changes something do? The table of `docs/SEMANTICS.md`, call by call.
+//!
+//! The disk is changed first, by one step that is whole or not at all; then the indexer looks at what was changed, and the
+//! call is answered. So the tree shows a change when its call returns, and a daemon killed in between finds it on disk.
+//!
+//! A file is in one of three areas (`store::areas`): a rollout in the home is append-only; a pending one is ours until a
+//! user message materialises it; a scratch file is a tool's temporary and may be written in any way.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::attr::Attr;
+use super::error::{FsError, Result};
+use super::{CONTROL, Found, Fs, Node, SESSION_INDEX, Timed, first_component, is_below};
+use crate::store::archive::{self, MoveOptions};
+use crate::store::areas::Area;
+use crate::store::content::Encoding;
+use crate::store::error::StoreError;
+use crate::store::home::SESSION_INDEX_NAME;
+use crate::store::index::DirRow;
+use crate::store::is_clutter;
+use crate::store::node::NodeNumber;
+use crate::store::placement;
+use crate::store::rollout::{RolloutName, ThreadId};
+use crate::store::row::{FileRow, RowKind};
+use crate::store::session_index::{self, NameEntry};
+use crate::store::thaw::{ThawTime, thaw};
+use crate::store::trash::{PutOptions, Trash, companions};
+use crate::store::trigger::{self, Trigger};
+use crate::views::name;
+
+/// What `rm` of a thread does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Removal {
+    /// Moves it to the trash.
+    #[default]
+    Trash,
+    /// Refuses with EPERM.
+    Deny,
+    /// Deletes it for good.
+    Delete,
+}
+
+/// What materialises a pending thread, besides `rolloutfs pending persist` and the control file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Materialise {
+    /// Its first user message, and what stands for one.
+    #[default]
+    UserMessage,
+    /// An fsync, too.
+    Fsync,
+    /// Its creation.
+    Create,
+}
+
+/// What SETATTR asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// A length, bytes.
+    pub size_bytes: Option<u64>,
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// An owner.
+    pub uid: Option<u32>,
+    /// A group.
+    pub gid: Option<u32>,
+    /// A time of last modification.
+    pub mtime: Option<libc::timespec>,
+}
+
+/// Bytes of a name given to a thread, at most.
+const NAME_BYTES_MAX: usize = 10_000;
+/// Locks of files being written; a file has the one of its number.
+const LOCKS: usize = 64;
+/// How often a write finds that its file was replaced below, and goes to the new one.
+const REPLACED_MAX: u32 = 3;
+
+/// State of the write side.
+pub(super) struct Writes {
+    /// One writer a file: between a write and the look for its trigger nobody else writes. Taken by number; nothing else
+    /// is locked under it but the store's own.
+    locks: [Mutex<()>; LOCKS],
+    /// Open files to append to.
+    open: Mutex<lru::LruCache<NodeNumber, Arc<File>>>,
+    /// Pending threads: how far their lines were looked at.
+    seen: Mutex<std::collections::HashMap<NodeNumber, Trigger>>,
+}
+
+/// Descriptors kept open for writing.
+const OPEN_MAX: std::num::NonZeroUsize = std::num::NonZeroUsize::new(128).expect("not zero");
+
+impl Default for Writes {
+    fn default() -> Self {
+        Writes {
+            locks: std::array::from_fn(|_| Mutex::new(())),
+            open: Mutex::new(lru::LruCache::new(OPEN_MAX)),
+            seen: Mutex::default(),
+        }
+    }
+}
+
+impl Writes {
+    fn lock(&self, number: NodeNumber) -> MutexGuard<'_, ()> {
+        self.locks[number.0 as usize % LOCKS].lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    pub(super) fn forget(&self, number: NodeNumber) {
+        self.open.lock().unwrap_or_else(|poison| poison.into_inner()).pop(&number);
+    }
+}
+
+fn denied(path: &[u8], reason: &str) -> FsError {
+    StoreError::denied(Path::new(std::ffi::OsStr::from_bytes(path)), reason).into()
+}
+
+fn invalid(path: &[u8], reason: &str) -> FsError {
+    FsError::Invalid(format!("{}: {reason}", String::from_utf8_lossy(path)))
+}
+
+fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
+}
+
+/// A place where something is to be made or moved to.
+struct Target {
+    dir: DirRow,
+    name: Vec<u8>,
+    path: Vec<u8>,
+}
+
+/// What a name in a folder of files would be.
+enum Form {
+    /// A rollout of this name.
+    Rollout(RolloutName),
+    /// The compressed form of a rollout.
+    Compressed(RolloutName),
+    /// The names file.
+    Names,
+    /// A tool's temporary.
+    Scratch,
+}
+
+impl Fs {
+    fn check_writable(&self) -> Result<()> {
+        if self.options.read_only || !self.store.is_writer() { Err(FsError::ReadOnly) } else { Ok(()) }
+    }
+
+    fn target(&self, parent: NodeNumber, name: &[u8]) -> Result<Target> {
+        let dir = self.dir(parent)?;
+        let path = join(&dir.path, name);
+        Ok(Target { dir, name: name.to_vec(), path })
+    }
+
+    fn on_disk(&self, path: &[u8]) -> bool {
+        is_below(path, b"sessions") || is_below(path, b"archived_sessions")
+    }
+
+    /// What a new file at this place would be, if it may be there.
+    fn form(&self, target: &Target) -> Result<Form> {
+        if is_clutter(&target.name) {
+            return Err(denied(&target.path, "files that desktops leave behind are not taken"));
+        }
+        if target.dir.number == NodeNumber::ROOT {
+            return Ok(if target.name == SESSION_INDEX_NAME.as_bytes() {
+                Form::Names
+            } else {
+                Form::Scratch
+            });
+        }
+        if !self.on_disk(&target.dir.path) {
+            return Err(denied(
+                &target.path,
+                "a view shows what is; to name a thread, mv or ln -s in by-name",
+            ));
+        }
+        let Some(rollout) = RolloutName::parse(&target.name) else { return Ok(Form::Scratch) };
+        let (year, month, day) = rollout.date_parts();
+        let home = format!("sessions/{year}/{month}/{day}");
+        if target.dir.path != home.as_bytes() && target.dir.path != b"archived_sessions" {
+            return Err(invalid(&target.path, &format!("a rollout of this name belongs in {home}")));
+        }
+        Ok(if rollout.is_compressed() { Form::Compressed(rollout) } else { Form::Rollout(rollout) })
+    }
+
+    /// A second file with the id of an existing thread is refused; a two-id name is another rollout of it.
+    fn check_id_free(
+        &self,
+        target: &Target,
+        rollout: &RolloutName,
+        except: Option<NodeNumber>,
+    ) -> Result<()> {
+        let rows = self.query(|queries| queries.rows_of_thread(rollout.thread_id()))?;
+        let same = |file: &FileRow| {
+            file.kind == RowKind::Rollout
+                && file.key_id() == Some(rollout.key_id())
+                && Some(file.number) != except
+                && file.path != target.path
+        };
+        match rows.iter().find(|row| same(&row.file)) {
+            Some(row) => {
+                let there = String::from_utf8_lossy(&row.file.path).into_owned();
+                let path = Path::new(std::ffi::OsStr::from_bytes(&target.path));
+                Err(StoreError::exists(path, format!("the thread is {there}")).into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn found(&self, parent: NodeNumber, name: &[u8]) -> Result<Found> {
+        self.lookup(parent, name)?
+            .map_err(|_| FsError::NoEntry { dir: parent, name: String::from_utf8_lossy(name).into_owned() })
+    }
+
+    fn look(&self, paths: &[&[u8]], names: bool) -> Result<()> {
+        Ok(self.store.look_now(paths.iter().map(|path| path.to_vec()).collect(), names)?)
+    }
+
+    // ---- making --------------------------------------------------------------------------------
+
+    /// Makes an empty file: a pending thread, or a tool's temporary.
+    pub fn mknod(&self, parent: NodeNumber, name: &[u8], mode: u32) -> Result<Found> {
+        self.check_writable()?;
+        let target = self.target(parent, name)?;
+        let form = self.form(&target)?;
+        if self.child(parent, name)?.is_some() {
+            return Err(StoreError::exists(
+                Path::new(std::ffi::OsStr::from_bytes(&target.path)),
+                "it is there",
+            )
+            .into());
+        }
+        match &form {
+            Form::Names => {
+                make_file(&self.store.home().session_index(), mode)?;
+                self.look(&[], true)?;
+            }
+            Form::Scratch => {
+                self.make_spooled(Area::Scratch, &target.path, mode)?;
+                self.look(&[&target.path], false)?;
+            }
+            Form::Compressed(_) => {
+                let why = "write the thread plain, or write a temporary name and rename it to this one";
+                return Err(denied(&target.path, why));
+            }
+            Form::Rollout(rollout) => {
+                self.check_id_free(&target, rollout, None)?;
+                self.make_spooled(Area::Pending, &target.path, mode)?;
+                if rollout.rollout_id().is_some() || self.options.materialise == Materialise::Create {
+                    // A segment of a reverted thread has no user message of its own.
+                    if let Err(error) = self.place(&target.path) {
+                        let _ = fs::remove_file(self.store.areas().join(Area::Pending, &target.path));
+                        return Err(error);
+                    }
+                }
+                self.look(&[&target.path], false)?;
+            }
+        }
+        self.found(parent, name)
+    }
+
+    fn make_spooled(&self, area: Area, path: &[u8], mode: u32) -> Result<()> {
+        let file = self.store.areas().join(area, path);
+        self.make_spool_folder(&file)?;
+        make_file(&file, mode)
+    }
+
+    fn make_spool_folder(&self, file: &Path) -> Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        let folder = file.parent().unwrap_or(Path::new("/"));
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        Ok(made.map_err(StoreError::io("make the folder", folder))?)
+    }
+
+    /// Makes a day's folder: in the spool, until a thread in it is materialised.
+    pub fn mkdir(&self, parent: NodeNumber, name: &[u8]) -> Result<Found> {
+        self.check_writable()?;
+        let target = self.target(parent, name)?;
+        if self.child(parent, name)?.is_some() {
+            return Err(StoreError::exists(
+                Path::new(std::ffi::OsStr::from_bytes(&target.path)),
+                "it is there",
+            )
+            .into());
+        }
+        if !is_date_folder(&target.path) {
+            return Err(denied(
+                &target.path,
+                "folders are made for years, months and days below sessions alone",
+            ));
+        }
+        let spooled = self.store.areas().join(Area::Pending, &target.path);
+        self.make_spool_folder(&spooled.join("x"))?;
+        self.store.list_now(target.dir.path)?;
+        self.found(parent, name)
+    }
+
+    /// Removes an empty folder.
+    pub fn rmdir(&self, parent: NodeNumber, name: &[u8]) -> Result<()> {
+        self.check_writable()?;
+        let target = self.target(parent, name)?;
+        match self.child(parent, name)? {
+            Some((Node::Dir(dir), _)) if !is_date_folder(&dir.path) => {
+                return Err(denied(&target.path, "only folders of days, months and years can be removed"));
+            }
+            Some((Node::Dir(dir), _)) if dir.entries + dir.subdirs > 0 => {
+                return Err(FsError::NotEmpty(dir.number));
+            }
+            Some((Node::Dir(_), _)) => {}
+            Some(_) => return Err(FsError::NotADirectory(parent)),
+            None => {
+                return Err(FsError::NoEntry {
+                    dir: parent,
+                    name: String::from_utf8_lossy(name).into_owned(),
+                });
+            }
+        }
+        for area in crate::store::areas::AREAS {
+            let folder = self.store.areas().join(area, &target.path);
+            match fs::remove_dir(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::io("remove the folder", &folder)(error).into());
+                }
+                _ => {}
+            }
+        }
+        Ok(self.store.list_now(target.dir.path)?)
+    }
+
+    /// Names a thread: `ln -s TARGET by-name/NAME`.
+    pub fn symlink(&self, parent: NodeNumber, name: &[u8], to: &Path) -> Result<Found> {
+        self.check_writable()?;
+        let target = self.target(parent, name)?;
+        if target.dir.path != b"by-name" {
+            return Err(denied(&target.path, "links are made in by-name alone, to name a thread"));
+        }
+        if self.child(parent, name)?.is_some() {
+            return Err(StoreError::exists(
+                Path::new(std::ffi::OsStr::from_bytes(&target.path)),
+                "it is there",
+            )
+            .into());
+        }
+        let thread = self.thread_at(&target.dir.path, to).ok_or_else(|| {
+            invalid(
+                &target.path,
+                "its target is no thread of this mount; link to ../sessions/... or ../by-id/...",
+            )
+        })?;
+        self.name_thread(&target, thread)?;
+        self.found(parent, name)
+    }
+
+    /// The thread that a link text leads to, from a directory of this tree.
+    fn thread_at(&self, from: &[u8], to: &Path) -> Option<ThreadId> {
+        let absolute = self.mountpoint.lock().unwrap_or_else(|poison| poison.into_inner()).clone();
+        let mut components: Vec<&[u8]> = Vec::new();
+        let below = match (to.is_absolute(), &absolute) {
+            (true, Some(mountpoint)) => to.strip_prefix(mountpoint).ok()?,
+            (true, None) => return None,
+            (false, _) => {
+                components.extend(from.split(|&byte| byte == b'/'));
+                to
+            }
+        };
+        for component in below.components() {
+            match component {
+                std::path::Component::ParentDir => drop(components.pop()?),
+                std::path::Component::Normal(part) => components.push(part.as_bytes()),
+                _ => {}
+            }
+        }
+        let mut number = NodeNumber::ROOT;
+        for (position, component) in components.iter().enumerate() {
+            match self.child(number, component).ok()?? {
+                (Node::Dir(dir), _) => number = dir.number,
+                (Node::File(file), _) if position + 1 == components.len() => return file.thread_id,
+                (Node::Link { number, .. }, _) if position + 1 == components.len() => {
+                    return self.thread_of_link(number).ok();
+                }
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    fn thread_of_link(&self, number: NodeNumber) -> Result<ThreadId> {
+        let Some(crate::store::node::NodeClass::Link { file, .. }) = number.class() else {
+            return Err(FsError::NotALink(number));
+        };
+        let file = self.query(|queries| queries.file(file))?.ok_or(FsError::Stale(number))?;
+        file.thread_id.ok_or(FsError::Stale(number))
+    }
+
+    /// Appends the entry that gives a thread the name of this place in `by-name`.
+    fn name_thread(&self, target: &Target, thread: ThreadId) -> Result<()> {
+        let text =
+            std::str::from_utf8(&target.name).map_err(|_| invalid(&target.path, "a name must be UTF-8"))?;
+        let text = text.strip_suffix(name::THREAD_EXTENSION).unwrap_or(text);
+        let text = match name::split_suffix(text) {
+            Some((before, suffix)) if suffix == thread.last8() => before,
+            _ => text,
+        };
+        let name = name::decode_component(text).unwrap_or_else(|| text.to_owned());
+        if name.trim().is_empty() || name.len() > NAME_BYTES_MAX {
+            return Err(invalid(&target.path, "a name is 1 to 10,000 bytes, and more than white space"));
+        }
+        let updated_at = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_else(|_| "unknown".into());
+        let entry = NameEntry { id: thread.uuid(), thread_name: name.trim().to_owned(), updated_at };
+        session_index::append(&self.store.home().session_index(), &entry)?;
+        self.look(&[], true)
+    }
+
+    // ---- removing ------------------------------------------------------------------------------
+
+    /// Removes a file, or the name of a thread.
+    pub fn unlink(&self, parent: NodeNumber, name: &[u8]) -> Result<()> {
+        self.check_writable()?;
+        let target = self.target(parent, name)?;
+        let Some((node, _)) = self.child(parent, name)? else {
+            return Err(FsError::NoEntry { dir: parent, name: String::from_utf8_lossy(name).into_owned() });
+        };
+        match node {
+            Node::Dir(dir) => Err(FsError::IsADirectory(dir.number)),
+            Node::Link { number, .. } if target.dir.path == b"by-name" => self.unname(&target, number),
+            Node::File(file) if target.dir.path == file.dir_path() => self.remove_file(&file),
+            _ => Err(denied(&target.path, "only threads, and names in by-name, can be removed")),
+        }
+    }
+
+    fn unname(&self, target: &Target, link: NodeNumber) -> Result<()> {
+        let thread = self.thread_of_link(link)?;
+        let dropped = session_index::remove(&self.store.home().session_index(), thread.uuid())?;
+        if dropped == 0 {
+            return Err(denied(&target.path, "its name stands in its own lines; give it another with mv"));
+        }
+        self.look(&[], true)
+    }
+
+    fn remove_file(&self, file: &FileRow) -> Result<()> {
+        let _writing = self.writes.lock(file.number);
+        self.writes.forget(file.number);
+        let lies = self.store.areas().join(file.area, &file.path);
+        let is_work = file.kind == RowKind::Rollout || file.area == Area::Home;
+        match self.options.removal {
+            Removal::Deny if is_work => {
+                return Err(denied(&file.path, "this mount removes no threads (--rm=deny)"));
+            }
+            Removal::Trash if is_work => {
+                if file.area == Area::Pending {
+                    // What was written is somebody's work: it can be taken back from the trash like any thread.
+                    self.place(&file.path)?;
+                }
+                let options = PutOptions {
+                    name: file.name.clone(),
+                    why: "rm through the mount".into(),
+                    // Whoever removes it may be the writer itself.
+                    despite_writer: true,
+                };
+                let paths = companions(self.store.home(), &file.path, false);
+                Trash::new(self.store.home(), self.store.state_dir()).put(&paths, &options)?;
+            }
+            _ if file.area == Area::Home => {
+                for path in companions(self.store.home(), &file.path, false) {
+                    let lies = self.store.home().join(&path);
+                    fs::remove_file(&lies).map_err(StoreError::io("remove", &lies))?;
+                }
+            }
+            _ => fs::remove_file(&lies).map_err(StoreError::io("remove", &lies))?,
+        }
+        self.look(&[&file.path], false)
+    }
+
+    // ---- renaming ------------------------------------------------------------------------------
+
+    /// Moves or names. `no_replace`: not over what is there.
+    pub fn rename(
+        &self,
+        parent: NodeNumber,
+        name: &[u8],
+        new_parent: NodeNumber,
+        new_name: &[u8],
+        no_replace: bool,
+    ) -> Result<()> {
+        self.check_writable()?;
+        let (from, to) = (self.target(parent, name)?, self.target(new_parent, new_name)?);
+        let Some((node, _)) = self.child(parent, name)? else {
+            return Err(FsError::NoEntry { dir: parent, name: String::from_utf8_lossy(name).into_owned() });
+        };
+        let there = self.child(new_parent, new_name)?.map(|(node, _)| node);
+        if no_replace && there.is_some() {
+            return Err(
+                StoreError::exists(Path::new(std::ffi::OsStr::from_bytes(&to.path)), "it is there").into()
+            );
+        }
+        match node {
+            Node::Link { number, .. } if from.dir.path == b"by-name" && to.dir.path == b"by-name" => {
+                self.name_thread(&to, self.thread_of_link(number)?)
+            }
+            Node::File(file) if from.dir.path == file.dir_path() => self.move_file(&file, &to, there),
+            Node::Dir(_) => Err(denied(&from.path, "folders stay where they are")),
+            _ => Err(denied(
+                &from.path,
+                "in by-name, mv gives a thread another name; elsewhere in a view nothing moves",
+            )),
+        }
+    }
+
+    fn move_file(&self, file: &FileRow, to: &Target, there: Option<Node>) -> Result<()> {
+        if file.path == to.path {
+            return Ok(());
+        }
+        let form = self.form(to)?;
+        let _writing = self.writes.lock(file.number);
+        self.writes.forget(file.number);
+        match (file.area, form) {
+            (Area::Home, Form::Rollout(rollout)) => self.archive_or_back(file, to, &rollout),
+            (Area::Home, _) => {
+                Err(denied(&file.path, "a thread moves between sessions and archived_sessions alone"))
+            }
+            (_, Form::Names) => self.replace_names(file),
+            (area, Form::Scratch) => {
+                let from = self.store.areas().join(area, &file.path);
+                let lies = self.store.areas().join(Area::Scratch, &to.path);
+                self.make_spool_folder(&lies)?;
+                fs::rename(&from, &lies).map_err(StoreError::io("rename", &from))?;
+                self.look(&[&file.path, &to.path], false)
+            }
+            (area, Form::Compressed(rollout)) => self.place_compressed(file, area, to, &rollout),
+            (area, Form::Rollout(rollout)) => {
+                self.check_id_free(to, &rollout, Some(file.number))?;
+                if let Some(Node::File(old)) = there {
+                    self.remove_file_for(&old, &to.path)?;
+                }
+                let from = self.store.areas().join(area, &file.path);
+                let lies = self.store.areas().join(Area::Pending, &to.path);
+                self.make_spool_folder(&lies)?;
+                fs::rename(&from, &lies).map_err(StoreError::io("rename", &from))?;
+                let (flow, _) = Trigger::default().look(&lies).map_err(StoreError::io("read", &lies))?;
+                let at_once =
+                    rollout.rollout_id().is_some() || self.options.materialise == Materialise::Create;
+                if flow == trigger::Flow::Materialise || at_once {
+                    if let Err(error) = self.place(&to.path) {
+                        let _ = fs::rename(&lies, &from);
+                        self.look(&[&file.path, &to.path], false)?;
+                        return Err(error);
+                    }
+                }
+                self.look(&[&file.path, &to.path], false)
+            }
+        }
+    }
+
+    /// What is replaced by a rename is not lost: to the trash with it (spec: a migration renames over a rollout).
+    fn remove_file_for(&self, old: &FileRow, path: &[u8]) -> Result<()> {
+        match old.area {
+            Area::Home => {
+                let options = PutOptions {
+                    name: old.name.clone(),
+                    why: format!("replaced by a rename to {}", String::from_utf8_lossy(path)),
+                    despite_writer: true,
+                };
+                let paths = companions(self.store.home(), &old.path, false);
+                Trash::new(self.store.home(), self.store.state_dir()).put(&paths, &options)?;
+                self.writes.forget(old.number);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn archive_or_back(&self, file: &FileRow, to: &Target, rollout: &RolloutName) -> Result<()> {
+        if file.file_name() != rollout.plain().as_bytes() {
+            return Err(denied(
+                &file.path,
+                "a thread's file keeps its name; give the thread a name in by-name",
+            ));
+        }
+        self.check_id_free(to, rollout, Some(file.number))?;
+        let known = [file.path.clone()];
+        let options = MoveOptions { known: Some(&known), despite_writer: true, touch: false, durable: false };
+        match first_component(&to.path) {
+            b"archived_sessions" => archive::archive(self.store.home(), &file.path, &options)?,
+            _ => archive::unarchive(self.store.home(), &file.path, &options)?,
+        };
+        self.look(&[&file.path, &to.path], false)
+    }
+
+    fn replace_names(&self, file: &FileRow) -> Result<()> {
+        let from = self.store.areas().join(file.area, &file.path);
+        let to = self.store.home().session_index();
+        fs::rename(&from, &to)
+            .or_else(|error| replace_by_copy(&from, &to, error))
+            .map_err(StoreError::io("rename", &from))?;
+        self.look(&[&file.path], true)
+    }
+
+    /// Codex's compressor: the temporary becomes the `.zst` beside the plain file, which it then removes.
+    fn place_compressed(&self, file: &FileRow, area: Area, to: &Target, rollout: &RolloutName) -> Result<()> {
+        let from = self.store.areas().join(area, &file.path);
+        placement::make_folder(self.store.home(), &to.dir.path, false)?;
+        let lies = self.store.home().join(&join(&to.dir.path, rollout.on_disk().as_bytes()));
+        placement::move_no_replace(&from, &lies, false)?;
+        let logical = join(&to.dir.path, rollout.plain().as_bytes());
+        self.look(&[&file.path, &logical], false)
+    }
+
+    // ---- materialising -------------------------------------------------------------------------
+
+    /// Gives a pending thread its place in the home: folders, then one rename that replaces nothing.
+    fn place(&self, path: &[u8]) -> Result<()> {
+        let from = self.store.areas().join(Area::Pending, path);
+        let dir = &path[..path.iter().rposition(|&byte| byte == b'/').unwrap_or(0)];
+        placement::make_folder(self.store.home(), dir, false)?;
+        crate::store::failpoint::hit("materialise.folders");
+        placement::move_no_replace(&from, &self.store.home().join(path), false)?;
+        crate::store::failpoint::hit("materialise.placed");
+        Ok(())
+    }
+
+    /// Materialises a pending thread. One that is materialised already: nothing is done.
+    pub fn persist(&self, number: NodeNumber) -> Result<()> {
+        self.check_writable()?;
+        let _writing = self.writes.lock(number);
+        let file = self.query(|queries| queries.file(number))?.ok_or(FsError::Stale(number))?;
+        if file.area != Area::Pending {
+            return Ok(());
+        }
+        self.place(&file.path)?;
+        self.writes.forget(number);
+        self.look(&[&file.path], false)
+    }
+
+    // ---- writing -------------------------------------------------------------------------------
+
+    /// Writes bytes. `append`: the writer's descriptor has O_APPEND. Returns how many were taken.
+    pub fn write(&self, number: NodeNumber, offset: u64, bytes: &[u8], append: bool) -> Result<usize> {
+        self.check_writable()?;
+        match self.node(number)? {
+            Node::Fixed(SESSION_INDEX) => self.append_names(offset, bytes, append),
+            Node::Fixed(CONTROL) => self.control(bytes),
+            Node::File(_) => {
+                let _writing = self.writes.lock(number);
+                // Its area may have changed while we waited.
+                let file = self.query(|queries| queries.file(number))?.ok_or(FsError::Stale(number))?;
+                match file.area {
+                    Area::Home => self.append_rollout(&file, offset, bytes, append),
+                    area => self.write_spooled(&file, area, offset, bytes, append),
+                }
+            }
+            _ => Err(denied(b"", "this file is made up and cannot be written")),
+        }
+    }
+
+    fn append_rollout(&self, file: &FileRow, offset: u64, bytes: &[u8], append: bool) -> Result<usize> {
+        if file.kind != RowKind::Rollout {
+            return Err(denied(&file.path, "it is no rollout"));
+        }
+        for _ in 0..REPLACED_MAX {
+            let lies = self.store.home().join(&file.path);
+            if file.encoding == Encoding::Zstd && thaw(&lies, ThawTime::Now)? {
+                self.writes.forget(file.number);
+                self.look(&[&file.path], false)?;
+            }
+            let open = self.open_to_append(file.number, &lies)?;
+            let before = open.metadata().map_err(StoreError::io("look at", &lies))?;
+            if before.nlink() == 0 {
+                self.writes.forget(file.number);
+                continue;
+            }
+            if !append && offset != before.size() {
+                return Err(denied(&file.path, "threads are append-only: what is written stays"));
+            }
+            let count = append_once(&open, bytes).map_err(StoreError::io("append to", &lies))?;
+            let after = open.metadata().map_err(StoreError::io("look at", &lies))?;
+            if after.nlink() == 0 {
+                // Replaced below between the two looks: the bytes went to a file that nobody can find.
+                self.writes.forget(file.number);
+                continue;
+            }
+            if after.size() != offset + count as u64 {
+                // They stand elsewhere than where the kernel put them in its pages.
+                self.store.news().push([crate::store::change::Change::Node { number: file.number }]);
+            }
+            return Ok(count);
+        }
+        Err(FsError::Stale(file.number))
+    }
+
+    fn open_to_append(&self, number: NodeNumber, lies: &Path) -> Result<Arc<File>> {
+        let lock = || self.writes.open.lock().unwrap_or_else(|poison| poison.into_inner());
+        let held = lock().get(&number).cloned();
+        if let Some(open) = held {
+            return Ok(open);
+        }
+        let opened = OpenOptions::new().append(true).custom_flags(libc::O_NOFOLLOW).open(lies);
+        let opened = Arc::new(opened.map_err(StoreError::io("open", lies))?);
+        lock().put(number, opened.clone());
+        Ok(opened)
+    }
+
+    fn write_spooled(
+        &self,
+        file: &FileRow,
+        area: Area,
+        offset: u64,
+        bytes: &[u8],
+        append: bool,
+    ) -> Result<usize> {
+        let lies = self.store.areas().join(area, &file.path);
+        let opened = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(&lies);
+        let opened = opened.map_err(StoreError::io("open", &lies))?;
+        let size = opened.metadata().map_err(StoreError::io("look at", &lies))?.size();
+        let at = if append { size } else { offset };
+        let count = opened.write_at(bytes, at).map_err(StoreError::io("write", &lies))?;
+        if area == Area::Pending
+            && let Err(error) = self.follow_pending(file, &lies, at < size)
+        {
+            // Refused as a whole: an errno at this write means that nothing of it was taken.
+            if at == size {
+                let _ = opened.set_len(size);
+            }
+            return Err(error);
+        }
+        if at != offset {
+            self.store.news().push([crate::store::change::Change::Node { number: file.number }]);
+        }
+        self.store.look_again(&file.path);
+        Ok(count)
+    }
+
+    /// Looks at the new lines of a pending thread, and materialises it where one says so.
+    fn follow_pending(&self, file: &FileRow, lies: &Path, anew: bool) -> Result<()> {
+        let lock = || self.writes.seen.lock().unwrap_or_else(|poison| poison.into_inner());
+        let seen = if anew { None } else { lock().remove(&file.number) };
+        let (flow, seen) = seen.unwrap_or_default().look(lies).map_err(StoreError::io("read", lies))?;
+        match flow {
+            trigger::Flow::Wait => {
+                lock().insert(file.number, seen);
+                Ok(())
+            }
+            trigger::Flow::Materialise => {
+                self.place(&file.path)?;
+                self.look(&[&file.path], false)
+            }
+        }
+    }
+
+    fn append_names(&self, offset: u64, bytes: &[u8], append: bool) -> Result<usize> {
+        let lies = self.store.home().session_index();
+        let opened = OpenOptions::new().append(true).open(&lies).map_err(StoreError::io("open", &lies))?;
+        let size = opened.metadata().map_err(StoreError::io("look at", &lies))?.size();
+        if !append && offset != size {
+            return Err(denied(
+                SESSION_INDEX_NAME.as_bytes(),
+                "it is append-only; a tool may replace it by a rename",
+            ));
+        }
+        let count = append_once(&opened, bytes).map_err(StoreError::io("append to", &lies))?;
+        self.look(&[], true)?;
+        Ok(count)
+    }
+
+    /// Commands: `persist ID`, a line each.
+    fn control(&self, bytes: &[u8]) -> Result<usize> {
+        for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+            let text = String::from_utf8_lossy(line);
+            let mut words = text.split_whitespace();
+            match (words.next(), words.next().map(str::parse::<ThreadId>), words.next()) {
+                (Some("persist"), Some(Ok(thread)), None) => {
+                    let rows = self.query(|queries| queries.rows_of_thread(thread))?;
+                    let pending = rows
+                        .iter()
+                        .filter(|row| row.file.kind == RowKind::Rollout)
+                        .map(|row| row.file.number);
+                    let numbers: Vec<_> = pending.collect();
+                    if numbers.is_empty() {
+                        return Err(StoreError::NotFound { what: format!("thread {thread}") }.into());
+                    }
+                    numbers.into_iter().try_for_each(|number| self.persist(number))?;
+                }
+                _ => {
+                    return Err(FsError::Invalid(format!(
+                        "control: {text:?} is no command; there is: persist ID"
+                    )));
+                }
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    // ---- attributes and durability -------------------------------------------------------------
+
+    /// Changes attributes.
+    pub fn setattr(&self, number: NodeNumber, wanted: &Wanted) -> Result<Timed<Attr>> {
+        self.check_writable()?;
+        let node = self.node(number)?;
+        let now = self.attr_of(&node)?.value;
+        if wanted.uid.is_some_and(|uid| uid != now.uid) || wanted.gid.is_some_and(|gid| gid != now.gid) {
+            return Err(denied(b"", "files keep their owners"));
+        }
+        match &node {
+            Node::File(file) => self.set_file(file, wanted)?,
+            Node::Fixed(SESSION_INDEX) => {
+                if wanted.size_bytes.is_some_and(|size| size != now.size_bytes) {
+                    return Err(denied(SESSION_INDEX_NAME.as_bytes(), "it is append-only"));
+                }
+                set_times_and_mode(&self.store.home().session_index(), wanted)?;
+            }
+            // Truncated by a shell's `>`: a command is written whole.
+            Node::Fixed(CONTROL) => {}
+            // The mtime of a folder is the newest within it, whatever a copying tool sets.
+            Node::Dir(dir) if self.on_disk(&dir.path) && wanted.size_bytes.is_none() => {
+                let lies = self.store.areas().join(Area::Home, &dir.path);
+                if let Some(mode) = wanted.mode.filter(|_| lies.is_dir()) {
+                    fs::set_permissions(&lies, fs::Permissions::from_mode(mode & 0o7777))
+                        .map_err(StoreError::io("change the mode of", &lies))?;
+                }
+            }
+            _ => return Err(denied(b"", "this file is made up and cannot be changed")),
+        }
+        self.getattr(number)
+    }
+
+    fn set_file(&self, file: &FileRow, wanted: &Wanted) -> Result<()> {
+        let _writing = self.writes.lock(file.number);
+        let file = self.query(|queries| queries.file(file.number))?.ok_or(FsError::Stale(file.number))?;
+        let (lies, located) = self.locate(&file)?;
+        if let Some(size) = wanted.size_bytes {
+            if file.area == Area::Home {
+                let now = located.stat.size();
+                if located.encoding != Encoding::Plain || size != now {
+                    return Err(denied(&file.path, "threads are append-only: what is written stays"));
+                }
+            } else {
+                let opened =
+                    OpenOptions::new().write(true).open(&lies).map_err(StoreError::io("open", &lies))?;
+                opened.set_len(size).map_err(StoreError::io("set the length of", &lies))?;
+                self.writes.seen.lock().unwrap_or_else(|poison| poison.into_inner()).remove(&file.number);
+            }
+        }
+        set_times_and_mode(&located.path, wanted)?;
+        self.look(&[&file.path], false)
+    }
+
+    /// Makes what was written survive a power cut. A pending thread stays pending.
+    pub fn fsync(&self, number: NodeNumber, data_only: bool) -> Result<()> {
+        match self.node(number)? {
+            Node::File(file) => {
+                let (lies, located) = self.locate(&file)?;
+                sync_file(&located.path, data_only)?;
+                if file.area != Area::Home {
+                    sync_folders(lies.parent(), self.store.state_dir())?;
+                } else {
+                    sync_folders(lies.parent(), self.store.home().root())?;
+                }
+                if file.area == Area::Pending && self.options.materialise == Materialise::Fsync {
+                    self.persist(number)?;
+                }
+                Ok(())
+            }
+            Node::Fixed(SESSION_INDEX) => sync_file(&self.store.home().session_index(), data_only),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes what was made and moved in a folder survive a power cut.
+    pub fn fsyncdir(&self, number: NodeNumber) -> Result<()> {
+        let dir = self.dir(number)?;
+        if self.on_disk(&dir.path) {
+            for area in crate::store::areas::AREAS {
+                let folder = self.store.areas().join(area, &dir.path);
+                if folder.is_dir() {
+                    placement::sync_folder(&folder)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `sessions/YYYY`, `sessions/YYYY/MM`, `sessions/YYYY/MM/DD`.
+fn is_date_folder(path: &[u8]) -> bool {
+    let mut components = path.split(|&byte| byte == b'/');
+    let number = |component: &[u8], digits: usize| {
+        component.len() == digits && component.iter().all(u8::is_ascii_digit)
+    };
+    let ok = components.next() == Some(b"sessions")
+        && components.next().is_some_and(|year| number(year, 4))
+        && components.next().is_none_or(|month| number(month, 2))
+        && components.next().is_none_or(|day| number(day, 2));
+    ok && components.next().is_none()
+}
+
+fn make_file(path: &Path, mode: u32) -> Result<()> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(mode & 0o777).open(path);
+    let made = made.map_err(StoreError::io("create", path))?;
+    // The caller's umask was applied by the kernel; ours must not be.
+    made.set_permissions(fs::Permissions::from_mode(mode & 0o777)).map_err(StoreError::io("create", path))?;
+    Ok(())
+}
+
+/// One write call: what it takes lands as one piece, at the end whatever others do.
+fn append_once(file: &File, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        // SAFETY: the descriptor is open and `bytes` is valid for its length.
+        let count = unsafe { libc::write(file.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+        if count >= 0 {
+            return Ok(count as usize);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+fn replace_by_copy(from: &Path, to: &Path, error: io::Error) -> io::Result<()> {
+    if error.raw_os_error() != Some(libc::EXDEV) {
+        return Err(error);
+    }
+    let beside = to.with_extension("jsonl.rolloutfs.tmp");
+    fs::copy(from, &beside)?;
+    File::open(&beside)?.sync_all()?;
+    fs::rename(&beside, to)?;
+    fs::remove_file(from)
+}
+
+fn set_times_and_mode(path: &Path, wanted: &Wanted) -> Result<()> {
+    if let Some(mode) = wanted.mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7777))
+            .map_err(StoreError::io("change the mode of", path))?;
+    }
+    if let Some(mtime) = wanted.mtime {
+        let times = [libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT }, mtime];
+        let name = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|error| {
+            FsError::from(StoreError::io("set the time of", path)(io::Error::other(error)))
+        })?;
+        // SAFETY: `name` ends in NUL and `times` has the two times that are asked for.
+        let set = unsafe {
+            libc::utimensat(libc::AT_FDCWD, name.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW)
+        };
+        if set != 0 {
+            return Err(StoreError::io("set the time of", path)(io::Error::last_os_error()).into());
+        }
+    }
+    Ok(())
+}
+
+fn sync_file(path: &Path, data_only: bool) -> Result<()> {
+    let file = File::open(path).map_err(StoreError::io("open", path))?;
+    let synced = if data_only { file.sync_data() } else { file.sync_all() };
+    Ok(synced.map_err(StoreError::io("sync", path))?)
+}
+
+/// The folders from here up to `root`: names in them survive a power cut.
+fn sync_folders(from: Option<&Path>, root: &Path) -> Result<()> {
+    let mut folder: Option<PathBuf> = from.map(Path::to_owned);
+    while let Some(path) = folder.filter(|path| path.starts_with(root)) {
+        placement::sync_folder(&path)?;
+        folder = path.parent().map(Path::to_owned);
+    }
+    Ok(())
+}
