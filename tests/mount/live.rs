@@ -280,6 +280,35 @@ fn an_open_threads_jsonl_is_one_whole_version_while_threads_come_and_go() {
     mount.unmount();
 }
 
+#[test]
+fn a_status_is_whole_whenever_it_is_read() {
+    if !can_mount() {
+        return;
+    }
+    let (home, mount) = watched();
+    let status = mount.path(".rolloutfs/status.json");
+    // Long enough that it is made anew a few times.
+    let end = Instant::now() + Duration::from_millis(1800);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while Instant::now() < end {
+                    let text = fs::read(&status).unwrap();
+                    serde_json::from_slice::<Value>(&text)
+                        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text)));
+                }
+            });
+        }
+        // Its numbers grow meanwhile.
+        for number in 200..220 {
+            home.thread(STAMP, number, "/srv/demo", "a question");
+            let _ = fs::read(mount.path("threads.jsonl")).unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    mount.unmount();
+}
+
 /// Reads a file in small pieces: each of its lines must parse.
 fn whole_lines(mut file: File, piece_bytes: usize) {
     let (mut text, mut piece) = (Vec::new(), vec![0; piece_bytes]);
