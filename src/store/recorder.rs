@@ -10,6 +10,7 @@ mod disk;
 mod header;
 mod item;
 mod lock;
+mod setup;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -17,15 +18,14 @@ mod tests;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use serde_json::Value;
 use uuid::{NoContext, Timestamp, Uuid};
 
 pub use self::clock::{Clock, SystemClock};
 pub use self::disk::{Appender, Disk, SystemDisk};
 pub use self::item::{Item, ItemError};
 pub use self::lock::LOCKS_DIR_NAME;
+pub use self::setup::{Durability, HistoryMode, NewThread, RecorderOptions};
 
 use self::lock::WriterLock;
 use super::content;
@@ -34,114 +34,6 @@ use super::policy::Mode;
 use super::rollout::{RolloutName, ThreadId};
 use super::scan::ROOTS;
 use super::thaw::{ThawTime, thaw};
-
-/// How a thread's history is kept (spec 2.9).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HistoryMode {
-    /// Lines without numbers, messages as events of their own.
-    #[default]
-    Legacy,
-    /// Numbered lines, messages as completed items.
-    Paginated,
-}
-
-impl HistoryMode {
-    /// The rules by which the newest Codex chooses what to write.
-    pub fn policy(self) -> Mode {
-        match self {
-            HistoryMode::Legacy => Mode::Legacy,
-            HistoryMode::Paginated => Mode::Paginated,
-        }
-    }
-}
-
-/// What a new thread says of itself.
-#[derive(Clone, Debug)]
-pub struct NewThread {
-    /// Where it works. Git is asked about this folder when the file is made.
-    pub cwd: PathBuf,
-    /// Name of the client program.
-    pub originator: String,
-    /// Version of the client program.
-    pub cli_version: String,
-    /// What kind of client: a word or an object (spec 2.3).
-    pub source: Value,
-    /// None: the reader's default.
-    pub model_provider: Option<String>,
-    /// The instructions that every turn begins with.
-    pub base_instructions: Option<String>,
-    /// Tools of the client; the key is left out when there are none.
-    pub dynamic_tools: Vec<Value>,
-    /// The thread whose lines this one begins with.
-    pub forked_from: Option<ThreadId>,
-    /// The thread that spawned this one.
-    pub parent: Option<ThreadId>,
-    /// Whether lines are numbered.
-    pub history_mode: HistoryMode,
-    /// `disabled` where no memories may be made of it.
-    pub memory_mode: Option<String>,
-    /// None: a new one, of version 7. One that is given must not have a rollout yet.
-    pub id: Option<ThreadId>,
-}
-
-impl NewThread {
-    /// A thread of this program in `cwd`, with all else left out.
-    pub fn new(cwd: PathBuf) -> NewThread {
-        NewThread {
-            cwd,
-            originator: "rolloutfs".to_owned(),
-            cli_version: env!("CARGO_PKG_VERSION").to_owned(),
-            source: Value::from("exec"),
-            model_provider: None,
-            base_instructions: None,
-            dynamic_tools: Vec::new(),
-            forked_from: None,
-            parent: None,
-            history_mode: HistoryMode::Legacy,
-            memory_mode: None,
-            id: None,
-        }
-    }
-}
-
-/// When lines are on the disk, and not only with the system.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// When the system likes, as Codex has it. A crash of the program loses nothing, one of the machine may.
-    #[default]
-    System,
-    /// When [`Recorder::persist`], [`Recorder::flush`] or [`Recorder::shutdown`] returns.
-    Flush,
-}
-
-/// How a recorder works, whatever the thread.
-pub struct RecorderOptions {
-    /// Where the time comes from.
-    pub clock: Arc<dyn Clock>,
-    /// Where the lines go.
-    pub disk: Box<dyn Disk>,
-    /// When they are on it.
-    pub durability: Durability,
-    /// Persist by itself when the user's first message is recorded, as the session does.
-    pub persists_on_user_message: bool,
-    /// Write items with the times that they were read with, where they have one.
-    pub keeps_given_times: bool,
-    /// None: the rules of the thread's history mode.
-    pub policy: Option<Mode>,
-}
-
-impl Default for RecorderOptions {
-    fn default() -> Self {
-        RecorderOptions {
-            clock: Arc::new(SystemClock),
-            disk: Box::new(SystemDisk),
-            durability: Durability::System,
-            persists_on_user_message: true,
-            keeps_given_times: false,
-            policy: None,
-        }
-    }
-}
 
 /// What became of a batch of items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -190,6 +82,8 @@ pub struct Recorder {
     next_ordinal: Option<u64>,
     file: Option<OpenFile>,
     unsynced: bool,
+    /// The file's name and those of its folders are on the disk.
+    names_synced: bool,
     /// The line that failed last went out but for its newline.
     only_newline_missing: bool,
     written_count: u64,
@@ -283,6 +177,7 @@ impl Recorder {
             created_at_ms: known.created_at_ms,
             policy: options.policy.unwrap_or(known.history_mode.policy()),
             options,
+            names_synced: matches!(known.head, Head::Written),
             head: known.head,
             wanted: false,
             pending: VecDeque::new(),
@@ -494,7 +389,10 @@ impl Recorder {
         let Some(file) = &mut self.file else { return Ok(()) };
         // Not tried again by itself: the system may forget what failed, and then would say that all is well.
         file.appender.sync().map_err(StoreError::io("sync", &self.path))?;
-        self.options.disk.sync_names(&self.path, &self.home)?;
+        if !self.names_synced {
+            self.options.disk.sync_names(&self.path, &self.home)?;
+            self.names_synced = true;
+        }
         self.unsynced = false;
         Ok(())
     }

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use time::UtcOffset;
 
 use super::super::metadata::{Extracted, Extractor};
@@ -571,6 +571,75 @@ fn shutdown_that_fails_hands_the_recorder_back() {
     let path = unfinished.recorder.path().to_owned();
     unfinished.recorder.shutdown().unwrap();
     assert_eq!(lines_of(&path).len(), 2);
+}
+
+/// Counts and refuses waits for the disk.
+#[derive(Clone, Default)]
+struct SyncDisk {
+    counts: Arc<Mutex<[u32; 2]>>,
+    refuses: Arc<Mutex<bool>>,
+}
+
+struct SyncFile(Box<dyn Appender>, SyncDisk);
+
+impl Disk for SyncDisk {
+    fn open(&self, path: &Path, create: bool) -> Result<Box<dyn Appender>> {
+        Ok(Box::new(SyncFile(SystemDisk.open(path, create)?, self.clone())))
+    }
+    fn sync_names(&self, path: &Path, home: &Path) -> Result<()> {
+        self.counts.lock().unwrap()[1] += 1;
+        SystemDisk.sync_names(path, home)
+    }
+}
+
+impl Appender for SyncFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+    fn is_at_line_start(&mut self) -> io::Result<bool> {
+        self.0.is_at_line_start()
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        self.1.counts.lock().unwrap()[0] += 1;
+        if *self.1.refuses.lock().unwrap() {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        self.0.sync()
+    }
+}
+
+#[test]
+fn the_disk_is_waited_for_only_when_asked_and_only_for_what_is_new() {
+    for (durability, counts) in
+        [(Durability::System, [[0, 0]; 4]), (Durability::Flush, [[0, 0], [1, 1], [1, 1], [2, 1]])]
+    {
+        let home = TestHome::new();
+        let disk = SyncDisk::default();
+        let seen = disk.counts.clone();
+        let mut recorder =
+            home.create(RecorderOptions { durability, disk: Box::new(disk.clone()), ..options() });
+        recorder.record_items(vec![user("a")]);
+        let mut found = vec![*seen.lock().unwrap()];
+        recorder.flush().unwrap();
+        found.push(*seen.lock().unwrap());
+        recorder.flush().unwrap();
+        found.push(*seen.lock().unwrap());
+        recorder.record_items(vec![agent("b")]);
+        *disk.refuses.lock().unwrap() = true;
+        assert_eq!(recorder.flush().is_err(), durability == Durability::Flush);
+        found.push(*seen.lock().unwrap());
+        assert_eq!(found, counts);
+        *disk.refuses.lock().unwrap() = false;
+        recorder.flush().unwrap();
+        assert_eq!(lines_of(recorder.path()).len(), 3, "nothing is written twice for it");
+    }
+}
+
+#[test]
+fn a_recorder_can_go_to_another_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<Recorder>();
+    is_send::<Item>();
 }
 
 /// What happens to a write of so many bytes.
