@@ -27,6 +27,7 @@ mod mount;
 mod mounts;
 mod output;
 mod progress;
+mod record;
 pub mod sample_home;
 mod show;
 mod status;
@@ -61,6 +62,7 @@ enum Command {
     List(list::ListArgs),
     Latest(latest::LatestArgs),
     Show(show::ShowArgs),
+    Record(record::RecordArgs),
     Status(status::StatusArgs),
     Doctor(doctor::DoctorArgs),
     SampleHome(sample_home::SampleHomeArgs),
@@ -123,6 +125,7 @@ fn run(cli: &Cli) -> Result<Exit, CliError> {
         Command::List(args) => Ok(list::run(args).map(done)?),
         Command::Latest(args) => Ok(latest::run(args).map(done)?),
         Command::Show(args) => Ok(show::run(args).map(done)?),
+        Command::Record(args) => record::run(args),
         Command::Status(args) => status::run(args).map(done),
         Command::Doctor(args) => doctor::run(args),
         Command::SampleHome(args) => Ok(sample_home::run(args).map(done)?),
