@@ -9,11 +9,13 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod archive;
 mod completions;
 mod daemon;
 mod doctor;
 mod error;
 mod exit_codes;
+mod fork;
 mod home_args;
 mod index;
 mod index_queries;
@@ -24,13 +26,17 @@ mod logging;
 mod man;
 mod mount;
 mod mounts;
+mod name;
 mod output;
 mod progress;
 pub mod sample_home;
 mod show;
 mod status;
 mod text;
+mod trash;
+mod unarchive;
 mod unmount;
+mod unname;
 
 use error::CliError;
 use exit_codes::Exit;
@@ -60,6 +66,12 @@ enum Command {
     List(list::ListArgs),
     Latest(latest::LatestArgs),
     Show(show::ShowArgs),
+    Archive(archive::ArchiveArgs),
+    Unarchive(unarchive::UnarchiveArgs),
+    Name(name::NameArgs),
+    Unname(unname::UnnameArgs),
+    Fork(fork::ForkArgs),
+    Trash(trash::TrashArgs),
     Status(status::StatusArgs),
     Doctor(doctor::DoctorArgs),
     SampleHome(sample_home::SampleHomeArgs),
@@ -112,6 +124,12 @@ fn run(cli: &Cli) -> Result<Exit, CliError> {
         Command::List(args) => Ok(list::run(args).map(done)?),
         Command::Latest(args) => Ok(latest::run(args).map(done)?),
         Command::Show(args) => Ok(show::run(args).map(done)?),
+        Command::Archive(args) => Ok(archive::run(args).map(done)?),
+        Command::Unarchive(args) => Ok(unarchive::run(args).map(done)?),
+        Command::Name(args) => Ok(name::run(args).map(done)?),
+        Command::Unname(args) => Ok(unname::run(args).map(done)?),
+        Command::Fork(args) => Ok(fork::run(args).map(done)?),
+        Command::Trash(args) => Ok(trash::run(args).map(done)?),
         Command::Status(args) => status::run(args).map(done),
         Command::Doctor(args) => doctor::run(args),
         Command::SampleHome(args) => Ok(sample_home::run(args).map(done)?),

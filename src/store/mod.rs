@@ -5,16 +5,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub mod archive;
 pub mod backfill;
 pub mod change;
 pub mod content;
 pub mod error;
+pub mod failpoint;
+pub mod fork;
 pub mod home;
 pub mod index;
 mod indexer;
 pub mod list;
 pub mod metadata;
 pub mod node;
+pub mod placement;
 pub mod placing;
 mod read;
 pub mod rollout;
@@ -22,6 +26,7 @@ pub mod row;
 mod scan;
 pub mod schema;
 pub mod session_index;
+pub mod trash;
 mod tree;
 mod watch;
 mod writer;
