@@ -4,11 +4,14 @@ use clap::Args;
 use serde::Serialize;
 
 use super::home_args::HomeArgs;
-use super::text::{clean, escaped, output_error, to_stdout, write_json_line};
+use super::text::{clean, cut, escaped, output_error, to_stdout, write_json_line};
 use crate::store::archive::{self, MoveOptions, Moved, files_of};
 use crate::store::error::Result;
 use crate::store::home::Home;
 use crate::store::list::ListItem;
+
+/// Columns of a thread's label in messages.
+const LABEL_COLUMNS_MAX: usize = 80;
 
 /// Moves threads into the archive; `unarchive` brings them back.
 #[derive(Args, Clone, Debug)]
@@ -40,6 +43,11 @@ pub(super) struct ArchiveArgs {
 /// thread that could not be moved.
 pub(super) fn run(args: &ArchiveArgs) -> Result<()> {
     move_all(&args.home, &args.threads, args.force, args.json, Way::Archive)
+}
+
+/// What a thread is called, in one line that is not too long.
+pub(super) fn short_label(item: &ListItem) -> String {
+    cut(&clean(&item.label()), LABEL_COLUMNS_MAX)
 }
 
 /// Which way threads are moved.
@@ -80,7 +88,7 @@ pub(super) fn move_all(home: &HomeArgs, threads: &[String], force: bool, json: b
             if json {
                 return write_json_line(out, &outcome);
             }
-            let label = clean(&item.label());
+            let label = short_label(item);
             let verb = match (outcome.moved, way) {
                 (true, Way::Archive) => "archived",
                 (true, Way::Unarchive) => "unarchived",

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::archive::short_label;
 use super::home_args::{HomeArgs, absolute};
-use super::text::{clean, escaped, output_error, to_stdout, write_json_line};
+use super::text::{escaped, output_error, to_stdout, write_json_line};
 use crate::store::error::Result;
 use crate::store::fork::{self, ForkOptions};
 
@@ -49,7 +50,7 @@ pub(super) fn run(args: &ForkArgs) -> Result<()> {
             return write_json_line(out, &forked);
         }
         let how = if forked.is_reference { "reads" } else { "is a copy of" };
-        writeln!(out, "forked: {} {how} {} ({})", forked.id, clean(&item.label()), item.id)
+        writeln!(out, "forked: {} {how} {} ({})", forked.id, short_label(&item), item.id)
             .and_then(|()| writeln!(out, "  {}", escaped(&forked.path)))
             .map_err(output_error)
     })

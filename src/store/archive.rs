@@ -157,9 +157,9 @@ pub fn check_no_writer(home: &Home, thread: ThreadId) -> Result<()> {
     let refused = unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) } != 0;
     if refused && std::io::Error::last_os_error().kind() == ErrorKind::WouldBlock {
         return Err(StoreError::Busy {
-            path: home.root().join(format!("thread {thread}")),
-            holder: "a Codex process that writes it".to_owned(),
-            remedy: format!("end that session first ({} is locked)", path.display()),
+            path,
+            holder: format!("the Codex process that writes thread {thread}"),
+            remedy: "end that session first".to_owned(),
         });
     }
     Ok(())
@@ -654,6 +654,30 @@ mod tests {
         }
         assert_eq!((made.files(), made.stat(ACTIVE)), (vec![ACTIVE.to_owned()], before));
         assert_eq!(fs::read_to_string(made.dir.path().join(ACTIVE)).unwrap(), CONTENT);
+    }
+
+    #[test]
+    fn movers_at_once_neither_lose_nor_double_a_thread() {
+        let made = Made::with(&[(ACTIVE, CONTENT.as_bytes())]);
+        let before = made.stat(ACTIVE);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for turn in 0..50 {
+                        let moved =
+                            if turn % 2 == 0 { made.archive(ACTIVE) } else { made.unarchive(ARCHIVED) };
+                        let expected = matches!(
+                            moved,
+                            Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Exists { .. })
+                        );
+                        assert!(expected, "{moved:?}");
+                    }
+                });
+            }
+        });
+        let files = made.files();
+        assert_eq!(files.len(), 1);
+        assert_eq!(made.stat(&files[0]), before);
     }
 
     #[test]

@@ -30,6 +30,8 @@ use super::tree::split_path;
 const CHUNK_BYTES: usize = 256 * 1024;
 /// Who wrote the header of a fork (spec 2.3, `originator`).
 const ORIGINATOR: &str = "rolloutfs";
+/// Sources of threads that Codex lists by default, in every version.
+const INTERACTIVE_SOURCES: [&str; 2] = ["cli", "vscode"];
 /// What a header says of a sub-agent, an earlier fork or an earlier part: none of it is true of a fork.
 const NOT_INHERITED: [&str; 12] = [
     "forked_from_id",
@@ -194,8 +196,9 @@ fn header_line(
     if payload.get("context_window").is_some() {
         payload.set("context_window", &serde_json::json!({"window_id": Uuid::now_v7()}))?;
     }
-    if payload.text("source").is_none() && payload.get("source").is_some() {
-        // A sub-agent's: its fork is a user's thread.
+    let is_interactive = |source: &str| INTERACTIVE_SOURCES.contains(&source);
+    if payload.get("source").is_some() && !payload.text("source").as_deref().is_some_and(is_interactive) {
+        // A sub-agent's, or one of `codex exec`: its fork is a user's thread, and is to be listed as one.
         payload.set("source", &"cli")?;
     }
     if let Some(cwd) = &options.cwd {
@@ -529,6 +532,14 @@ mod tests {
         let expected =
             json!({"thread_id": rollout, "end_ordinal_exclusive": 7, "end_byte_offset": content.len()});
         assert_eq!((&payload["history_base"], &payload["forked_from_id"]), (&expected, &json!(PARENT)));
+    }
+
+    #[test]
+    fn a_fork_is_listed_by_codex() {
+        for (source, expected) in [("cli", "cli"), ("vscode", "vscode"), ("exec", "cli"), ("mcp", "cli")] {
+            let made = Made::with(&line("session_meta", None, header(&[("source", json!(source))])));
+            assert_eq!(own_header(&made.fork().unwrap())["payload"]["source"], expected, "{source}");
+        }
     }
 
     #[test]
