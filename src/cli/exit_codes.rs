@@ -93,6 +93,8 @@ fn of_store(error: &StoreError) -> Exit {
         StoreError::NotAHome { .. }
         | StoreError::Io { .. }
         | StoreError::Damaged { .. }
+        | StoreError::Exists { .. }
+        | StoreError::Denied { .. }
         | StoreError::Invalid(_) => Exit::Failed,
     }
 }

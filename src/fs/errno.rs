@@ -34,6 +34,9 @@ fn store_errno(error: &StoreError) -> (i32, Level) {
         StoreError::Busy { .. } => (libc::EBUSY, Level::Warn),
         StoreError::Invalid(_) => (libc::EIO, Level::Warn),
         StoreError::NotFound { .. } => (libc::ENOENT, Level::Debug),
+        StoreError::Exists { .. } => (libc::EEXIST, Level::Debug),
+        // Its text says what to do instead, and a caller of the system sees the number only.
+        StoreError::Denied { .. } => (libc::EPERM, Level::Info),
     }
 }
 
@@ -72,6 +75,8 @@ mod tests {
             (StoreError::Busy { path: "h".into(), holder: text(), remedy: text() }.into(), libc::EBUSY),
             (StoreError::Invalid(text()).into(), libc::EIO),
             (StoreError::NotFound { what: text() }.into(), libc::ENOENT),
+            (StoreError::Exists { path: "f".into(), reason: text() }.into(), libc::EEXIST),
+            (StoreError::Denied { path: "f".into(), reason: text() }.into(), libc::EPERM),
         ];
         for (error, expected) in table {
             assert_eq!(errno(&error).0, expected, "{error}");

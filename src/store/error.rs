@@ -61,6 +61,22 @@ pub enum StoreError {
         /// What was looked for.
         what: String,
     },
+    /// Something is in the place already, or has the id already.
+    #[error("{} is there already: {reason}", path.display())]
+    Exists {
+        /// What is there.
+        path: PathBuf,
+        /// Why that is in the way.
+        reason: String,
+    },
+    /// The home's rules forbid it.
+    #[error("{}: not permitted: {reason}", path.display())]
+    Denied {
+        /// The file or folder.
+        path: PathBuf,
+        /// Which rule, and what to do.
+        reason: String,
+    },
 }
 
 /// A result of the store.
@@ -70,6 +86,16 @@ impl StoreError {
     /// A function for `map_err` that puts `action` and `path` on an I/O error.
     pub fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
         move |source| StoreError::Io { action, path: path.to_owned(), source }
+    }
+
+    /// `path` is in the way because of `reason`.
+    pub fn exists(path: &Path, reason: impl Into<String>) -> StoreError {
+        StoreError::Exists { path: path.to_owned(), reason: reason.into() }
+    }
+
+    /// `reason` forbids it for `path`.
+    pub fn denied(path: &Path, reason: impl Into<String>) -> StoreError {
+        StoreError::Denied { path: path.to_owned(), reason: reason.into() }
     }
 
     /// A function for `map_err` that puts the database's `path` on an SQLite error.
