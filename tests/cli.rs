@@ -11,13 +11,20 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 18] = [
+    "record",
     "mount",
     "unmount",
     "index",
     "list",
     "latest",
     "show",
+    "archive",
+    "unarchive",
+    "name",
+    "unname",
+    "fork",
+    "trash",
     "status",
     "doctor",
     "sample-home",

@@ -10,11 +10,13 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod archive;
 mod completions;
 mod daemon;
 mod doctor;
 mod error;
 mod exit_codes;
+mod fork;
 mod home_args;
 mod index;
 mod index_queries;
@@ -25,13 +27,18 @@ mod logging;
 mod man;
 mod mount;
 mod mounts;
+mod name;
 mod output;
 mod progress;
+mod record;
 pub mod sample_home;
 mod show;
 mod status;
 mod text;
+mod trash;
+mod unarchive;
 mod unmount;
+mod unname;
 
 use error::CliError;
 use exit_codes::Exit;
@@ -61,6 +68,13 @@ enum Command {
     List(list::ListArgs),
     Latest(latest::LatestArgs),
     Show(show::ShowArgs),
+    Record(record::RecordArgs),
+    Archive(archive::ArchiveArgs),
+    Unarchive(unarchive::UnarchiveArgs),
+    Name(name::NameArgs),
+    Unname(unname::UnnameArgs),
+    Fork(fork::ForkArgs),
+    Trash(trash::TrashArgs),
     Status(status::StatusArgs),
     Doctor(doctor::DoctorArgs),
     SampleHome(sample_home::SampleHomeArgs),
@@ -123,6 +137,13 @@ fn run(cli: &Cli) -> Result<Exit, CliError> {
         Command::List(args) => Ok(list::run(args).map(done)?),
         Command::Latest(args) => Ok(latest::run(args).map(done)?),
         Command::Show(args) => Ok(show::run(args).map(done)?),
+        Command::Record(args) => record::run(args),
+        Command::Archive(args) => Ok(archive::run(args).map(done)?),
+        Command::Unarchive(args) => Ok(unarchive::run(args).map(done)?),
+        Command::Name(args) => Ok(name::run(args).map(done)?),
+        Command::Unname(args) => Ok(unname::run(args).map(done)?),
+        Command::Fork(args) => Ok(fork::run(args).map(done)?),
+        Command::Trash(args) => Ok(trash::run(args).map(done)?),
         Command::Status(args) => status::run(args).map(done),
         Command::Doctor(args) => doctor::run(args),
         Command::SampleHome(args) => Ok(sample_home::run(args).map(done)?),

@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 
 use super::daemon::{self, ReadyPipe};
 use super::error::CliError;
+use super::mounts;
 use crate::fs::fuse::Adapter;
 use crate::fs::session::{self, DashO, MountOptions};
 use crate::fs::write::{Materialise, Removal};
@@ -23,6 +24,10 @@ use crate::views::Views;
 const WORKERS_MAX: usize = 8;
 /// The command returns when everything is read, or after this time: the mount answers before.
 const SETTLE_WAIT_MAX: Duration = Duration::from_millis(1000);
+/// How long a daemon that was just unmounted may take to let go of the home.
+const RELEASE_WAIT_MAX: Duration = Duration::from_secs(3);
+/// Between two looks whether it did.
+const RELEASE_POLL: Duration = Duration::from_millis(20);
 /// Fewest: a slow call must never hold up all others.
 const WORKERS_MIN: usize = 2;
 
@@ -326,13 +331,23 @@ fn serve_mounted(
     served.map_err(failed)
 }
 
+/// Opens the home's store. Who holds it and has no mount is a daemon that was unmounted just now, or another command at
+/// work: it is waited for a little.
 fn open_store(plan: &Plan) -> Result<Store, StoreError> {
     let open = |options: &StoreOptions| Store::open(plan.home.clone(), options, Arc::new(Views::new()));
-    match open(&plan.store) {
-        Err(StoreError::Busy { holder, .. }) if plan.read_only => {
-            log::info!("{} is held by {holder}: mounted beside it", plan.home.root().display());
-            open(&StoreOptions { beside: true, ..plan.store.clone() })
+    let end = Instant::now() + RELEASE_WAIT_MAX;
+    loop {
+        match open(&plan.store) {
+            Err(StoreError::Busy { .. })
+                if Instant::now() < end && mounts::of_home(plan.home.root()).is_none() =>
+            {
+                std::thread::sleep(RELEASE_POLL);
+            }
+            Err(StoreError::Busy { holder, .. }) if plan.read_only => {
+                log::info!("{} is held by {holder}: mounted beside it", plan.home.root().display());
+                return open(&StoreOptions { beside: true, ..plan.store.clone() });
+            }
+            opened => return opened,
         }
-        opened => opened,
     }
 }

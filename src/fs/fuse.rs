@@ -12,8 +12,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
     AccessFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
     Request as FuseRequest, TimeOrNow,
 };
 
@@ -408,11 +409,17 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _req: &FuseRequest, ino: INodeNo, _fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        if self.fs.is_read_only() {
+            return reply.error(self.unsupported(Request::Other));
+        }
         let _running = self.fs.epoch().enter();
         reply_done(self.call(Request::Fsync, |fs| fs.fsync(NodeNumber(ino.0), datasync)), reply);
     }
 
     fn fsyncdir(&self, _req: &FuseRequest, ino: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
+        if self.fs.is_read_only() {
+            return reply.error(self.unsupported(Request::Other));
+        }
         let _running = self.fs.epoch().enter();
         reply_done(self.call(Request::Fsync, |fs| fs.fsyncdir(NodeNumber(ino.0))), reply);
     }
@@ -460,6 +467,47 @@ impl Filesystem for Adapter {
 
     fn access(&self, _req: &FuseRequest, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
         // With default_permissions the kernel decides by the modes and does not ask.
+        reply.error(self.unsupported(Request::Other));
+    }
+
+    // What follows the kernel does by itself once it was told ENOSYS; fuser's own answer is the same with a warning.
+
+    fn lseek(
+        &self,
+        _req: &FuseRequest,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: i64,
+        _whence: i32,
+        reply: ReplyLseek,
+    ) {
+        reply.error(self.unsupported(Request::Other));
+    }
+
+    fn ioctl(
+        &self,
+        _req: &FuseRequest,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(self.unsupported(Request::Other));
+    }
+
+    fn poll(
+        &self,
+        _req: &FuseRequest,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _ph: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
         reply.error(self.unsupported(Request::Other));
     }
 }

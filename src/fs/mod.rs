@@ -4,6 +4,7 @@
 //! the index says where a file is, the disk how long it is. Nothing is remembered between calls but open descriptors and
 //! the versions of `threads.jsonl`; a number is understood without a lookup before it.
 
+use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -210,6 +211,11 @@ impl Fs {
     /// The store.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// True if every change is refused.
+    pub fn is_read_only(&self) -> bool {
+        self.options.read_only
     }
 
     /// Counts of requests.
@@ -437,21 +443,19 @@ impl Fs {
         Ok(Timed { value: attr, ttl })
     }
 
+    /// The size of a compressed file, decoded for it where nobody knows it.
     fn decoded_bytes(&self, file: &FileRow, located: &Located, known: bool) -> Result<Option<u64>> {
         if known && file.decoded_bytes.is_some() {
             return Ok(file.decoded_bytes);
         }
-        if let Some(stated) = content::decoded_size_stated(&located.path)? {
-            return Ok(Some(stated));
-        }
-        match self.files.get(
-            file.number,
-            &self.store.areas().join(file.area, &file.path),
-            self.store.content(),
-        ) {
-            Ok(content) => Ok(content.size_bytes),
-            // It is in health/unreadable, and reading it says why; its attributes are still to be had.
-            Err(StoreError::Damaged { .. }) => Ok(Some(0)),
+        let logical = self.store.areas().join(file.area, &file.path);
+        let decode = || Ok(self.files.get(file.number, &logical, self.store.content())?.size_bytes);
+        let stated = content::decoded_size_stated(&located.path);
+        match stated.and_then(|stated| stated.map_or_else(decode, |bytes| Ok(Some(bytes)))) {
+            Ok(bytes) => Ok(bytes),
+            // It is in health/unreadable, and a read says why. Not 0: a read of an empty file is never asked of us, and
+            // would end well.
+            Err(StoreError::Damaged { .. } | StoreError::Io { .. }) => Ok(Some(located.stat.size())),
             Err(error) => Err(error.into()),
         }
     }

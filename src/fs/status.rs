@@ -9,8 +9,11 @@ use crate::store::backfill;
 
 use super::Fs;
 
-/// A status is made anew after this time; within it, size and bytes agree.
+/// A status is made anew after this time.
 const FRESH: Duration = Duration::from_millis(500);
+/// Its size is a multiple of this, one page: a reader asks for size and bytes one after the other, and a status made in
+/// between would be cut to the size of the one before.
+const STEP_BYTES: usize = 4096;
 
 impl Fs {
     /// The status as JSON. Asks the index alone, and never waits for it to be written.
@@ -22,6 +25,8 @@ impl Fs {
             return text.clone();
         }
         let mut text = serde_json::to_vec_pretty(&self.status()).unwrap_or_default();
+        let size = (text.len() + 1).next_multiple_of(STEP_BYTES);
+        text.resize(size - 1, b' ');
         text.push(b'\n');
         *held = Some((Instant::now(), text.clone()));
         text

@@ -157,9 +157,9 @@ pub fn check_no_writer(home: &Home, thread: ThreadId) -> Result<()> {
     let refused = unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) } != 0;
     if refused && std::io::Error::last_os_error().kind() == ErrorKind::WouldBlock {
         return Err(StoreError::Busy {
-            path: home.root().join(format!("thread {thread}")),
-            holder: "a Codex process that writes it".to_owned(),
-            remedy: format!("end that session first ({} is locked)", path.display()),
+            path,
+            holder: format!("the Codex process that writes thread {thread}"),
+            remedy: "end that session first".to_owned(),
         });
     }
     Ok(())
@@ -237,28 +237,32 @@ fn relocate(home: &Home, path: &[u8], direction: Direction, options: &MoveOption
 /// The checks of spec 9.1, 2 and 3.
 fn check_source(home: &Home, path: &[u8], direction: Direction) -> Result<RolloutName> {
     let (root, _) = direction.roots();
+    check_inside(home, path, &[root])?;
+    RolloutName::parse(split_path(path).1).ok_or_else(|| {
+        let reason = "only files named rollout-<time>-<thread id>.jsonl are threads";
+        StoreError::denied(&home.join(path), reason)
+    })
+}
+
+/// The folder of a logical path must lie in one of the `roots` of the home, also when its links are followed.
+pub(super) fn check_inside(home: &Home, path: &[u8], roots: &[&str]) -> Result<()> {
     let file = home.join(path);
-    let outside = || StoreError::denied(&file, format!("the rollout must be in the home's {root} folder"));
+    let outside =
+        || StoreError::denied(&file, format!("it must be in the home's folder {}", roots.join(" or ")));
     let is_plain = |component: &[u8]| !matches!(component, b"" | b"." | b"..");
     let components: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
-    if components.len() < 2 || components[0] != root.as_bytes() || !components.iter().all(|one| is_plain(one))
-    {
+    let root = roots.iter().find(|root| components[0] == root.as_bytes()).ok_or_else(outside)?;
+    if components.len() < 2 || !components.iter().all(|component| is_plain(component)) {
         return Err(outside());
     }
-    let (folder, file_name) = split_path(path);
-    let name = RolloutName::parse(file_name).ok_or_else(|| {
-        StoreError::denied(&file, "only files named rollout-<time>-<thread id>.jsonl are threads")
-    })?;
     let resolve = |path: PathBuf| match fs::canonicalize(&path) {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Err(StoreError::NotFound { what: file.display().to_string() })
         }
         resolved => resolved.map_err(StoreError::io("resolve", &path)),
     };
-    if !resolve(home.join(folder))?.starts_with(resolve(home.root().join(root))?) {
-        return Err(outside());
-    }
-    Ok(name)
+    let is_inside = resolve(home.join(split_path(path).0))?.starts_with(resolve(home.root().join(root))?);
+    if is_inside { Ok(()) } else { Err(outside()) }
 }
 
 /// A folder of the target root must not have another file with this id.
@@ -367,4 +371,414 @@ fn is_other_half(plain: &Path, zstd: &Path) -> Result<bool> {
 fn set_mtime_now(path: &Path) -> Result<()> {
     let set = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
     set.map_err(StoreError::io("set the time of", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::time::Duration;
+
+    use tempfile::TempDir;
+
+    use super::super::failpoint::crash;
+    use super::super::placement::tests::two_disks;
+    use super::*;
+
+    const NAME: &str = "rollout-2026-02-08T10-15-01-0198c0de-0000-7000-8000-000000000001.jsonl";
+    const ACTIVE: &str =
+        "sessions/2026/02/08/rollout-2026-02-08T10-15-01-0198c0de-0000-7000-8000-000000000001.jsonl";
+    const ARCHIVED: &str =
+        "archived_sessions/rollout-2026-02-08T10-15-01-0198c0de-0000-7000-8000-000000000001.jsonl";
+    const CONTENT: &str = "{\"a\":1}\n{\"b\":2}\n";
+
+    struct Made {
+        dir: TempDir,
+        home: Home,
+    }
+
+    impl Made {
+        fn new() -> Made {
+            let dir = TempDir::new().unwrap();
+            fs::create_dir_all(dir.path().join("sessions")).unwrap();
+            let home = Home::open(dir.path()).unwrap();
+            Made { dir, home }
+        }
+
+        fn with(files: &[(&str, &[u8])]) -> Made {
+            let made = Made::new();
+            files.iter().for_each(|(path, content)| made.write(path, content));
+            made
+        }
+
+        fn write(&self, path: &str, content: &[u8]) {
+            let file = self.dir.path().join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, content).unwrap();
+            let then = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 987_654_321);
+            File::options().append(true).open(file).unwrap().set_modified(then).unwrap();
+        }
+
+        fn stat(&self, path: &str) -> (u64, i64, i64, u64) {
+            let found = fs::symlink_metadata(self.dir.path().join(path)).unwrap();
+            (found.ino(), found.mtime(), found.mtime_nsec(), found.len())
+        }
+
+        /// All files of the two roots.
+        fn files(&self) -> Vec<String> {
+            let mut dirs: Vec<_> = ROOTS.map(|root| self.dir.path().join(root)).into();
+            let mut found = Vec::new();
+            while let Some(dir) = dirs.pop() {
+                for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+                    let path = entry.path();
+                    if path.is_dir() {
+                        dirs.push(path);
+                    } else {
+                        found.push(path.strip_prefix(self.dir.path()).unwrap().to_str().unwrap().to_owned());
+                    }
+                }
+            }
+            found.sort();
+            found
+        }
+
+        fn archive(&self, path: &str) -> Result<Moved> {
+            archive(&self.home, path.as_bytes(), &MoveOptions::default())
+        }
+
+        fn unarchive(&self, path: &str) -> Result<Moved> {
+            unarchive(&self.home, path.as_bytes(), &MoveOptions::default())
+        }
+    }
+
+    fn zst(path: &str) -> String {
+        format!("{path}.zst")
+    }
+
+    fn packed(content: &str) -> Vec<u8> {
+        zstd::encode_all(content.as_bytes(), 3).unwrap()
+    }
+
+    /// Spec 11.8, row 1.
+    #[test]
+    fn archived_in_the_flat_folder_and_back_in_the_date_folder_of_its_name() {
+        let made = Made::with(&[(ACTIVE, CONTENT.as_bytes())]);
+        let before = made.stat(ACTIVE);
+        let moved = made.archive(ACTIVE).unwrap();
+        assert_eq!(moved.path, ARCHIVED.as_bytes());
+        assert_eq!((made.files(), made.stat(ARCHIVED)), (vec![ARCHIVED.to_owned()], before), "mtime is kept");
+        // By a rename the mtime is kept, by the command it is now.
+        assert_eq!(made.unarchive(ARCHIVED).unwrap().path, ACTIVE.as_bytes());
+        assert_eq!((made.files(), made.stat(ACTIVE)), (vec![ACTIVE.to_owned()], before));
+        made.archive(ACTIVE).unwrap();
+        let options = MoveOptions { touch: true, durable: true, ..MoveOptions::default() };
+        unarchive(&made.home, ARCHIVED.as_bytes(), &options).unwrap();
+        let age = fs::metadata(made.dir.path().join(ACTIVE)).unwrap().modified().unwrap().elapsed().unwrap();
+        assert!(age < Duration::from_secs(60), "{age:?}");
+        assert_eq!(made.stat(ACTIVE).0, before.0);
+    }
+
+    #[test]
+    fn a_file_in_another_date_folder_comes_back_to_that_of_its_name() {
+        let elsewhere = ACTIVE.replace("02/08/", "03/01/");
+        let made = Made::with(&[(&elsewhere, b"x")]);
+        made.archive(&elsewhere).unwrap();
+        assert_eq!(made.unarchive(ARCHIVED).unwrap().path, ACTIVE.as_bytes());
+    }
+
+    /// Spec 11.8, row 2.
+    #[test]
+    fn a_compressed_one_moves_as_it_is_and_has_its_plain_logical_path() {
+        let made = Made::with(&[(&zst(ACTIVE), &packed(CONTENT))]);
+        let before = made.stat(&zst(ACTIVE));
+        let moved = made.archive(ACTIVE).unwrap();
+        assert_eq!((moved.path.as_slice(), made.files()), (ARCHIVED.as_bytes(), vec![zst(ARCHIVED)]));
+        assert_eq!(moved.file, made.home.root().join(zst(ARCHIVED)));
+        assert_eq!(made.stat(&zst(ARCHIVED)), before);
+        made.unarchive(&zst(ARCHIVED)).unwrap();
+        assert_eq!(made.files(), [zst(ACTIVE)]);
+    }
+
+    /// Spec 11.8, row 3.
+    #[test]
+    fn a_path_outside_or_a_name_without_the_id_is_refused() {
+        let made = Made::with(&[
+            (NAME, b"x"),
+            (ARCHIVED, b"x"),
+            ("sessions/2026/02/08/notes.jsonl", b"x"),
+            ("sessions/2026/02/08/rollout-2026-02-08T10-15-01-planb.jsonl", b"x"),
+            (&ACTIVE.replace(".jsonl", " (1).jsonl"), b"x"),
+        ]);
+        let before = made.files();
+        for path in [
+            NAME,
+            ARCHIVED,
+            "",
+            "sessions",
+            &format!("sessions/../{NAME}"),
+            &format!("sessions/./2026/../../{NAME}"),
+            &format!("/sessions/{NAME}"),
+            &format!("sessionsx/{NAME}"),
+            "sessions/2026/02/08/notes.jsonl",
+            "sessions/2026/02/08/rollout-2026-02-08T10-15-01-planb.jsonl",
+            &ACTIVE.replace(".jsonl", " (1).jsonl"),
+        ] {
+            assert!(matches!(made.archive(path), Err(StoreError::Denied { .. })), "{path}");
+        }
+        assert!(matches!(made.unarchive(ACTIVE), Err(StoreError::Denied { .. })));
+        assert!(matches!(made.archive(ACTIVE), Err(StoreError::NotFound { .. })));
+        assert!(matches!(made.archive(&ACTIVE.replace("/02/", "/04/")), Err(StoreError::NotFound { .. })));
+        assert_eq!(made.files(), before);
+    }
+
+    #[test]
+    fn links_do_not_lead_out_of_the_home() {
+        let outside = TempDir::new().unwrap();
+        fs::write(outside.path().join(NAME), "theirs").unwrap();
+        let made = Made::new();
+        symlink(outside.path(), made.dir.path().join("sessions/linked")).unwrap();
+        assert!(matches!(made.archive(&format!("sessions/linked/{NAME}")), Err(StoreError::Denied { .. })));
+        fs::create_dir_all(made.dir.path().join("sessions/2026/02/08")).unwrap();
+        symlink(outside.path().join(NAME), made.dir.path().join(ACTIVE)).unwrap();
+        assert!(matches!(made.archive(ACTIVE), Err(StoreError::Denied { .. })), "a link is no rollout");
+        // Nor does the way in: the year's folder is a link.
+        made.write(ARCHIVED, b"ours");
+        fs::remove_dir_all(made.dir.path().join("sessions/2026")).unwrap();
+        symlink(outside.path(), made.dir.path().join("sessions/2026")).unwrap();
+        assert!(matches!(made.unarchive(ARCHIVED), Err(StoreError::Denied { .. })));
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_to_string(made.dir.path().join(ARCHIVED)).unwrap(), "ours");
+    }
+
+    #[test]
+    fn roots_may_be_links_to_one_store() {
+        let made = Made::new();
+        let store = TempDir::new().unwrap();
+        fs::remove_dir(made.dir.path().join("sessions")).unwrap();
+        for root in ROOTS {
+            fs::create_dir(store.path().join(root)).unwrap();
+            symlink(store.path().join(root), made.dir.path().join(root)).unwrap();
+        }
+        made.write(ACTIVE, b"x");
+        made.archive(ACTIVE).unwrap();
+        made.unarchive(ARCHIVED).unwrap();
+        assert_eq!(made.files(), [ACTIVE]);
+    }
+
+    #[test]
+    fn nothing_is_replaced_and_no_id_is_there_twice() {
+        let other_time = ARCHIVED.replace("T10-15-01", "T11-00-00");
+        let cases = [
+            vec![(ACTIVE.to_owned(), "new".as_bytes().to_vec()), (ARCHIVED.to_owned(), b"old".to_vec())],
+            vec![(ACTIVE.to_owned(), b"new".to_vec()), (other_time, b"old".to_vec())],
+            vec![(ACTIVE.to_owned(), b"new".to_vec()), (zst(ARCHIVED), packed("old"))],
+            vec![(ACTIVE.to_owned(), b"new".to_vec()), (zst(ARCHIVED), b"damaged".to_vec())],
+            vec![(zst(ACTIVE), packed("new")), (ARCHIVED.to_owned(), b"old".to_vec())],
+            vec![(zst(ACTIVE), packed("new")), (zst(ARCHIVED), packed("old"))],
+        ];
+        for case in cases {
+            let made = Made::new();
+            case.iter().for_each(|(path, content)| made.write(path, content));
+            let refused = made.archive(ACTIVE);
+            assert!(matches!(refused, Err(StoreError::Exists { .. })), "{case:?} {refused:?}");
+            for (path, content) in &case {
+                assert_eq!(&fs::read(made.dir.path().join(path)).unwrap(), content);
+            }
+        }
+        let made = Made::with(&[(ARCHIVED, b"old"), (&ACTIVE.replace("/08/", "/09/"), b"new")]);
+        assert!(matches!(made.unarchive(ARCHIVED), Err(StoreError::Exists { .. })));
+        // The caller's list of files spares the look at all names.
+        let known = [ARCHIVED.as_bytes().to_vec()];
+        let options = MoveOptions { known: Some(&known), ..MoveOptions::default() };
+        unarchive(&made.home, ARCHIVED.as_bytes(), &options).unwrap();
+    }
+
+    #[test]
+    fn a_name_with_two_ids_goes_by_its_thread_and_beside_its_first_file() {
+        let second = ACTIVE.replace(".jsonl", "_0198c0de-0000-7000-8000-0000000000bb.jsonl");
+        let second_archived = ARCHIVED.replace(".jsonl", "_0198c0de-0000-7000-8000-0000000000bb.jsonl");
+        let made = Made::with(&[(ACTIVE, b"first"), (&second, b"second")]);
+        let thread = RolloutName::parse(NAME.as_bytes()).unwrap().thread_id();
+        let paths = files_of(&made.home, thread).unwrap();
+        assert_eq!(paths, [ACTIVE.as_bytes(), second.as_bytes()], "the current one last");
+        for path in &paths {
+            archive(&made.home, path, &MoveOptions::default()).unwrap();
+        }
+        assert_eq!(made.files(), [ARCHIVED, second_archived.as_str()]);
+        made.unarchive(&second_archived).unwrap();
+        assert_eq!(files_of(&made.home, thread).unwrap(), [ARCHIVED.as_bytes(), second.as_bytes()]);
+    }
+
+    #[test]
+    fn a_thread_that_is_written_stays_unless_asked() {
+        let made = Made::with(&[(ACTIVE, b"x")]);
+        let lock = "thread-writer-locks/0198c0de-0000-7000-8000-000000000001.lock";
+        made.write(lock, b"");
+        let held = File::open(made.dir.path().join(lock)).unwrap();
+        // SAFETY: flock on a descriptor that `held` owns.
+        assert_eq!(unsafe { libc::flock(held.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }, 0);
+        let refused = made.archive(ACTIVE).unwrap_err();
+        assert!(matches!(refused, StoreError::Busy { .. }), "{refused}");
+        assert!(refused.to_string().contains("end that session"), "{refused}");
+        let options = MoveOptions { despite_writer: true, ..MoveOptions::default() };
+        archive(&made.home, ACTIVE.as_bytes(), &options).unwrap();
+        assert!(matches!(made.unarchive(ARCHIVED), Err(StoreError::Busy { .. })));
+        drop(held);
+        made.unarchive(ARCHIVED).unwrap();
+        // The probe left nothing behind.
+        let taken = File::open(made.dir.path().join(lock)).unwrap();
+        // SAFETY: flock on a descriptor that `taken` owns.
+        assert_eq!(unsafe { libc::flock(taken.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }, 0);
+    }
+
+    #[test]
+    fn the_modes_of_the_file_and_of_new_folders_are_kept() {
+        let made = Made::with(&[(ACTIVE, b"x")]);
+        let mode = |path: &str| fs::metadata(made.dir.path().join(path)).unwrap().mode() & 0o7777;
+        fs::set_permissions(made.dir.path().join(ACTIVE), fs::Permissions::from_mode(0o400)).unwrap();
+        fs::set_permissions(made.dir.path().join("sessions"), fs::Permissions::from_mode(0o750)).unwrap();
+        made.archive(ACTIVE).unwrap();
+        assert_eq!((mode(ARCHIVED), mode("archived_sessions")), (0o400, 0o750));
+        fs::remove_dir_all(made.dir.path().join("sessions/2026")).unwrap();
+        let options = MoveOptions { touch: true, ..MoveOptions::default() };
+        unarchive(&made.home, ARCHIVED.as_bytes(), &options).unwrap();
+        assert_eq!((mode(ACTIVE), mode("sessions/2026/02")), (0o400, 0o750));
+    }
+
+    #[test]
+    fn a_thousand_round_trips_keep_mtime_and_number() {
+        let made = Made::with(&[(ACTIVE, CONTENT.as_bytes())]);
+        let before = made.stat(ACTIVE);
+        for _ in 0..1000 {
+            made.archive(ACTIVE).unwrap();
+            made.unarchive(ARCHIVED).unwrap();
+        }
+        assert_eq!((made.files(), made.stat(ACTIVE)), (vec![ACTIVE.to_owned()], before));
+        assert_eq!(fs::read_to_string(made.dir.path().join(ACTIVE)).unwrap(), CONTENT);
+    }
+
+    #[test]
+    fn movers_at_once_neither_lose_nor_double_a_thread() {
+        let made = Made::with(&[(ACTIVE, CONTENT.as_bytes())]);
+        let before = made.stat(ACTIVE);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for turn in 0..50 {
+                        let moved =
+                            if turn % 2 == 0 { made.archive(ACTIVE) } else { made.unarchive(ARCHIVED) };
+                        let expected = matches!(
+                            moved,
+                            Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Exists { .. })
+                        );
+                        assert!(expected, "{moved:?}");
+                    }
+                });
+            }
+        });
+        let files = made.files();
+        assert_eq!(files.len(), 1);
+        assert_eq!(made.stat(&files[0]), before);
+    }
+
+    #[test]
+    fn the_child_of_the_crash_tests() {
+        let Some((home, what)) = crash::asked() else { return };
+        let home = Home::open(&home).unwrap();
+        let options = MoveOptions { touch: true, durable: true, ..MoveOptions::default() };
+        match what.as_str() {
+            "archive" => archive(&home, ACTIVE.as_bytes(), &MoveOptions { touch: false, ..options }),
+            _ => unarchive(&home, ARCHIVED.as_bytes(), &options),
+        }
+        .unwrap();
+    }
+
+    /// The content that a reader of the thread gets, by Codex's rules: active before archived, plain before `.zst`.
+    fn content_of(made: &Made) -> String {
+        let found = files_of(&made.home, RolloutName::parse(NAME.as_bytes()).unwrap().thread_id()).unwrap();
+        let located = content::locate(&made.home.join(found.last().unwrap())).unwrap();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut content::open_decoded_reader(&located).unwrap(), &mut text)
+            .unwrap();
+        text
+    }
+
+    const TEST: &str = "store::archive::tests::the_child_of_the_crash_tests";
+
+    #[test]
+    fn a_crash_at_any_point_leaves_one_whole_file_and_the_next_try_succeeds() {
+        let points = ["checked", "folder_made", "plain_moved", "touched", "synced"];
+        for (what, from, to) in [("archive", ACTIVE, ARCHIVED), ("unarchive", ARCHIVED, ACTIVE)] {
+            for point in
+                points.map(|point| format!("archive.{point}")).iter().chain([&"place.moved".to_owned()])
+            {
+                let made = Made::with(&[(from, CONTENT.as_bytes())]);
+                let aborted = crash::child_aborts(TEST, made.dir.path(), what, point);
+                assert_eq!(aborted, what == "unarchive" || !point.ends_with("touched"), "{what} {point}");
+                let files = made.files();
+                assert!(files == [from] || files == [to], "{what} {point}: {files:?}");
+                assert_eq!(content_of(&made), CONTENT);
+                if files == [from] {
+                    let again = if what == "archive" { made.archive(from) } else { made.unarchive(from) };
+                    again.unwrap();
+                }
+                assert_eq!((made.files(), content_of(&made)), (vec![to.to_owned()], CONTENT.to_owned()));
+            }
+        }
+    }
+
+    /// The `.zst` is older than the plain file: Codex decompressed it, appended, and ended before it removed it.
+    #[test]
+    fn both_halves_move_and_a_crash_between_never_shows_the_outdated_one() {
+        let old = "{\"a\":1}\n";
+        for (what, from, to) in [("archive", ACTIVE, ARCHIVED), ("unarchive", ARCHIVED, ACTIVE)] {
+            for point in [
+                "archive.checked",
+                "archive.plain_moved",
+                "archive.zst_moved",
+                "place.moved",
+                "place.moved:2",
+                "",
+            ] {
+                let made = Made::with(&[(from, CONTENT.as_bytes()), (&zst(from), &packed(old))]);
+                assert_eq!(crash::child_aborts(TEST, made.dir.path(), what, point), !point.is_empty());
+                assert_eq!(content_of(&made), CONTENT, "{what} {point}");
+                assert_eq!(made.files().len(), 2, "{what} {point}");
+                if made.files() != [to.to_owned(), zst(to)] {
+                    let again = if what == "archive" { made.archive(from) } else { made.unarchive(from) };
+                    again.unwrap();
+                }
+                assert_eq!(
+                    (made.files(), content_of(&made)),
+                    (vec![to.to_owned(), zst(to)], CONTENT.to_owned())
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn between_disks_it_is_copied_and_a_crash_loses_nothing() {
+        let there = match two_disks() {
+            Ok((_, there)) => there,
+            Err(reason) => return eprintln!("skipped: {reason}"),
+        };
+        for point in ["", "place.copied", "place.copy_placed", "place.moved", "archive.plain_moved"] {
+            let made = Made::with(&[(ACTIVE, CONTENT.as_bytes())]);
+            let before = made.stat(ACTIVE);
+            let _ = fs::remove_dir_all(there.path().join("archive"));
+            fs::create_dir(there.path().join("archive")).unwrap();
+            symlink(there.path().join("archive"), made.dir.path().join("archived_sessions")).unwrap();
+            assert_eq!(crash::child_aborts(TEST, made.dir.path(), "archive", point), !point.is_empty());
+            assert_eq!(content_of(&made), CONTENT, "{point}");
+            if made.dir.path().join(ACTIVE).exists() {
+                made.archive(ACTIVE).unwrap();
+            }
+            assert_eq!(
+                (made.files(), content_of(&made)),
+                (vec![ARCHIVED.to_owned()], CONTENT.to_owned()),
+                "{point}"
+            );
+            let after = made.stat(ARCHIVED);
+            assert_eq!((after.1, after.2, after.3), (before.1, before.2, before.3), "{point}");
+        }
+    }
 }

@@ -521,7 +521,10 @@ impl Loop {
         }
         *progress.trouble.lock().unwrap_or_else(|poison| poison.into_inner()) = None;
         self.trouble_until = None;
-        progress.settled.store(true, Ordering::Release);
+        if !progress.settled.swap(true, Ordering::AcqRel) {
+            // What was answered until now was not told of: from here on all is.
+            self.shared.news.push([Change::Everything]);
+        }
         for waiting in self.waiting.drain(..) {
             let _ = waiting.send(());
         }

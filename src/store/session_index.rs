@@ -1,7 +1,8 @@
 //! Which names do the threads have, and how does a name get into or out of `session_index.jsonl`?
 //!
 //! The file is append-only and shared with Codex: position decides, never `updated_at`, and a line that
-//! will not parse is skipped (spec 4). No lock is taken on it. Depends on `error` only.
+//! will not parse is skipped (spec 4). No lock is taken on it. Depends on `error` and
+//! `failpoint`.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
@@ -11,10 +12,13 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::macros::format_description;
 use uuid::Uuid;
 
 use self::lines::{ForwardLines, ReadFrom};
 use super::error::{Result, StoreError};
+use super::failpoint::hit;
 
 mod follow;
 mod lines;
@@ -24,6 +28,8 @@ pub use self::lines::{BLOCK_BYTES, INDEX_LINE_BYTES_MAX, ReverseLines};
 
 /// How often [`remove`] starts again when somebody else replaces the file meanwhile.
 const REWRITE_ATTEMPTS_MAX: u32 = 3;
+/// The longest name that [`rename`] gives; Codex sets no bound, and its lists show the beginning.
+pub const NAME_BYTES_MAX: usize = 10_000;
 /// Permissions of an index that [`append`] has to create.
 const NEW_INDEX_MODE: u32 = 0o600;
 
@@ -214,6 +220,33 @@ pub fn append(path: &Path, entry: &NameEntry) -> Result<()> {
     Err(StoreError::io("append to", path)(io::Error::new(ErrorKind::WriteZero, reason)))
 }
 
+/// Names thread `id`: appends one entry with the time of now. The name is trimmed (spec 9.5) and otherwise taken as it is,
+/// control characters too. Answers the entry.
+///
+/// # Errors
+/// [`StoreError::Invalid`] for a blank name and one of more than [`NAME_BYTES_MAX`] bytes, else as [`append`].
+pub fn rename(path: &Path, id: Uuid, name: &str) -> Result<NameEntry> {
+    let name = name.trim();
+    if name.is_empty() {
+        return Err(StoreError::Invalid("a thread's name must not be blank".to_owned()));
+    }
+    if name.len() > NAME_BYTES_MAX {
+        let length = name.len();
+        let text = format!("a name of {length} bytes is too long: at most {NAME_BYTES_MAX} are taken");
+        return Err(StoreError::Invalid(text));
+    }
+    let entry = NameEntry { id, thread_name: name.to_owned(), updated_at: now_text() };
+    append(path, &entry)?;
+    hit("names.appended");
+    Ok(entry)
+}
+
+/// Now, RFC 3339 in UTC with nanoseconds, as Codex writes it.
+fn now_text() -> String {
+    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:9]Z");
+    OffsetDateTime::now_utc().format(&format).unwrap_or_else(|_| "unknown".to_owned())
+}
+
 fn ends_with_newline(file: &File) -> io::Result<bool> {
     let size_bytes = file.metadata()?.len();
     let mut last = [b'\n'];
@@ -314,7 +347,9 @@ fn write_temporary(
         fchown(&new, Some(before.uid()), Some(before.gid()))?;
     }
     new.set_permissions(before.permissions())?;
+    hit("names.temporary_unsynced");
     new.sync_all()?;
+    hit("names.temporary_written");
     Ok((new, end))
 }
 
@@ -325,6 +360,7 @@ fn replace(old: &File, new: &File, temporary: &Path, target: &Path, end: u64) ->
         return Ok(false);
     }
     fs::rename(temporary, target).map_err(StoreError::io("replace", target))?;
+    hit("names.replaced");
     copy_range(old, new, end..u64::MAX).map_err(StoreError::io("append to", target))?;
     Ok(true)
 }
@@ -342,6 +378,7 @@ mod tests {
 
     use tempfile::TempDir;
 
+    use super::super::failpoint::crash;
     use super::*;
 
     pub(super) fn id(number: u128) -> Uuid {
@@ -566,6 +603,64 @@ mod tests {
         assert!(!rewrite(&old, &index.path, &dropped, end).unwrap());
         assert_eq!(index.text(), line(1, "a"));
         assert!(!index.path.with_extension("jsonl.tmp").exists());
+    }
+
+    #[test]
+    fn a_name_is_trimmed_and_has_bounds() {
+        let index = Index::absent();
+        let longest = "x".repeat(NAME_BYTES_MAX);
+        for name in ["  two words\t", "a\u{1b}[31m\nb", "\u{4fee}", longest.as_str(), "\u{1}"] {
+            let entry = rename(&index.path, id(1), name).unwrap();
+            assert_eq!(entry.thread_name, name.trim());
+            assert_eq!(
+                entry.updated_at.len(),
+                "2026-02-08T09:20:00.123456789Z".len(),
+                "{}",
+                entry.updated_at
+            );
+            assert_eq!(name_by_id(&index.path, id(1)).unwrap().as_deref(), Some(name.trim()));
+        }
+        let before = index.text();
+        assert_eq!(before.lines().count(), 5);
+        for name in ["", " \n", &format!("{longest}x")] {
+            assert!(matches!(rename(&index.path, id(1), name), Err(StoreError::Invalid(_))), "{name:?}");
+        }
+        assert_eq!(index.text(), before);
+    }
+
+    #[test]
+    fn the_child_of_the_crash_test() {
+        let Some((home, what)) = crash::asked() else { return };
+        let path = home.join("session_index.jsonl");
+        match what.as_str() {
+            "rename" => drop(rename(&path, id(1), "new").unwrap()),
+            _ => assert_eq!(remove(&path, id(1)).unwrap(), 2),
+        }
+    }
+
+    #[test]
+    fn a_crash_at_any_point_leaves_the_index_whole_and_the_next_try_succeeds() {
+        let test = "store::session_index::tests::the_child_of_the_crash_test";
+        let (torn, kept) = ("{\"id\":\"torn\n", line(2, "b"));
+        let before = line(1, "a") + &kept + torn + &line(1, "c");
+        let after = kept + torn;
+        for (what, point, is_done) in [
+            ("remove", "names.temporary_unsynced", false),
+            ("remove", "names.temporary_written", false),
+            ("remove", "names.replaced", true),
+            ("rename", "names.appended", false),
+        ] {
+            let index = Index::holding(&before);
+            assert!(crash::child_aborts(test, index.path.parent().unwrap(), what, point), "{point}");
+            if what == "rename" {
+                assert_eq!(index.by_name("new", Rule::Newest), Some(1));
+            } else {
+                assert_eq!(index.text(), if is_done { after.clone() } else { before.clone() }, "{point}");
+            }
+            remove(&index.path, id(1)).unwrap();
+            assert_eq!(index.text(), after, "{point}");
+            assert!(!index.path.with_extension("jsonl.tmp").exists(), "{point}");
+        }
     }
 
     #[test]

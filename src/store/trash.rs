@@ -7,14 +7,14 @@
 //! Depends on `placement`, `archive`, `session_index` and `home`.
 
 use std::collections::HashSet;
-use std::fs::{self, DirBuilder, File};
-use std::io::{ErrorKind, Write};
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
@@ -30,47 +30,19 @@ use super::scan::ROOTS;
 use super::session_index;
 use super::tree::split_path;
 
+mod info;
+#[cfg(test)]
+mod tests;
+
+pub use info::{INFO_NAME, TrashInfo, TrashedFile};
+use info::{count_present, decode_path, encode_path, info_of_names, read_info, removed_before, write_info};
+
 /// The folder of the trash in a state folder.
 pub const TRASH_DIR_NAME: &str = "trash";
-/// The file of an item that says what it is.
-pub const INFO_NAME: &str = "info.json";
-/// Bytes of an `info.json` that are read.
-const INFO_BYTES_MAX: u64 = 1 << 20;
 /// Items of one thread within a second.
 const ITEMS_A_SECOND_MAX: u32 = 1000;
 /// An item without files and younger than this may be one that is just being filled.
 const LEFTOVER_AGE_MIN: Duration = Duration::from_secs(3600);
-/// Why an item is there whose `info.json` cannot be read.
-const WHY_UNKNOWN: &str = "not known: its info.json is missing or damaged";
-
-/// One file of an item.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrashedFile {
-    /// Its name in the item's folder.
-    pub stored: String,
-    /// Where it was: path on disk below the home, `%` and bytes that are not UTF-8 as `%XX`.
-    pub path: String,
-    /// Its size on disk.
-    pub size_bytes: u64,
-    /// Its mtime, nanoseconds since 1970.
-    pub mtime_ns: i64,
-}
-
-/// What `info.json` says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrashInfo {
-    /// The thread, of files that are rollouts.
-    pub thread_id: Option<ThreadId>,
-    /// Its name when it was removed.
-    pub name: Option<String>,
-    /// When it was removed, RFC 3339 in UTC.
-    pub removed_at: String,
-    /// Who removed it or why, in words.
-    pub why: String,
-    /// Its files, the one that counts last.
-    pub files: Vec<TrashedFile>,
-}
-
 /// One item of the trash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TrashItem {
@@ -171,14 +143,9 @@ impl Trash {
 
     fn look_at(&self, path: &[u8], before: &[TrashedFile]) -> Result<Option<TrashedFile>> {
         let file = self.home.join(path);
-        let is_below =
-            ROOTS.iter().any(|root| path.strip_prefix(root.as_bytes()).is_some_and(|rest| rest.len() > 1));
-        let has_dots = path.split(|&byte| byte == b'/').any(|one| matches!(one, b"" | b"." | b".."));
-        if !is_below || has_dots {
-            return Err(StoreError::denied(
-                &file,
-                "only files below sessions and archived_sessions can be removed",
-            ));
+        match archive::check_inside(&self.home, path, &ROOTS) {
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            checked => checked?,
         }
         let found = match fs::symlink_metadata(&file) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -329,15 +296,10 @@ impl Trash {
                     "the item has two files for it; restore it without --to",
                 ));
             }
-            let below =
-                |root: &&str| target.strip_prefix(root.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"));
-            if !ROOTS.iter().any(below)
-                || target.split(|&byte| byte == b'/').any(|one| matches!(one, b"" | b"." | b".."))
-            {
-                return Err(StoreError::denied(
-                    &file,
-                    "threads are restored below sessions or archived_sessions",
-                ));
+            match archive::check_inside(&self.home, target, &ROOTS) {
+                // Its folder will be made.
+                Ok(()) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
             }
             if fs::symlink_metadata(&file).is_ok() && !super::placement::is_interrupted_move(from, &file)? {
                 return Err(StoreError::exists(&file, "nothing is replaced; move it out of the way"));
@@ -457,74 +419,6 @@ fn logical(path: &[u8]) -> Vec<u8> {
     }
 }
 
-fn write_info(folder: &Path, info: &TrashInfo) -> Result<()> {
-    let path = folder.join(INFO_NAME);
-    let write = || {
-        let mut file = File::create_new(&path)?;
-        serde_json::to_writer_pretty(&mut file, info)?;
-        file.write_all(b"\n")?;
-        hit("trash.info_unsynced");
-        file.sync_all()
-    };
-    write().map_err(StoreError::io("write", &path))?;
-    sync_folder(folder)
-}
-
-/// None where it is missing, torn, or names a place outside of the item.
-fn read_info(folder: &Path) -> Option<TrashInfo> {
-    use std::io::Read;
-    let mut text = String::new();
-    File::open(folder.join(INFO_NAME)).ok()?.take(INFO_BYTES_MAX).read_to_string(&mut text).ok()?;
-    let info: TrashInfo = serde_json::from_str(&text).ok()?;
-    let is_name = |stored: &str| {
-        !stored.is_empty() && !stored.contains('/') && !matches!(stored, "." | ".." | INFO_NAME)
-    };
-    info.files.iter().all(|file| is_name(&file.stored)).then_some(info)
-}
-
-/// What the names and attributes of its files tell of an item without `info.json`.
-fn info_of_names(folder: &Path) -> Result<TrashInfo> {
-    let mut info = TrashInfo {
-        thread_id: None,
-        name: None,
-        removed_at: String::new(),
-        why: WHY_UNKNOWN.to_owned(),
-        files: Vec::new(),
-    };
-    for entry in fs::read_dir(folder).map_err(StoreError::io("list", folder))?.flatten() {
-        let (Ok(stored), Ok(found)) = (entry.file_name().into_string(), entry.metadata()) else { continue };
-        if stored == INFO_NAME || is_ours(stored.as_bytes()) || !found.is_file() {
-            continue;
-        }
-        let disk = DiskStat::of(&found);
-        let name = RolloutName::parse(stored.as_bytes());
-        let path = match &name {
-            Some(name) => {
-                let plain = String::from_utf8_lossy(&archive::active_path(name)).into_owned();
-                if name.is_compressed() { plain + ".zst" } else { plain }
-            }
-            None => format!("{}/{stored}", ROOTS[0]),
-        };
-        info.thread_id = info.thread_id.or(name.map(|name| name.thread_id()));
-        let (size_bytes, mtime_ns) = (disk.size_bytes, disk.mtime_ns);
-        info.files.push(TrashedFile { stored, path, size_bytes, mtime_ns });
-    }
-    // The plain file after its `.zst`.
-    info.files.sort_by(|one, other| other.stored.cmp(&one.stored));
-    Ok(info)
-}
-
-fn count_present(folder: &Path, info: &TrashInfo) -> usize {
-    info.files.iter().filter(|file| fs::symlink_metadata(folder.join(&file.stored)).is_ok()).count()
-}
-
-fn removed_before(info: &TrashInfo) -> Option<Duration> {
-    let then =
-        OffsetDateTime::parse(&info.removed_at, &time::format_description::well_known::Rfc3339).ok()?;
-    // In the future: a clock that was set back. It is young then.
-    Some(Duration::try_from(OffsetDateTime::now_utc() - then).unwrap_or_default())
-}
-
 /// Removes an item that has no files any more. Anything that is in it for another reason stays, and the item with it.
 fn remove_item(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).map_err(StoreError::io("list", folder))?.flatten() {
@@ -545,35 +439,4 @@ fn remove_item(folder: &Path) -> Result<()> {
     }
     fs::remove_dir(folder).map_err(StoreError::io("remove", folder))?;
     folder.parent().map_or(Ok(()), sync_folder)
-}
-
-/// A path as text: `%` and bytes that are not UTF-8 become `%XX`.
-fn encode_path(path: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in path.utf8_chunks() {
-        text.push_str(&chunk.valid().replace('%', "%25"));
-        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("%{byte:02X}")));
-    }
-    text
-}
-
-/// The path that was encoded; a `%` without two digits behind it stands for itself.
-fn decode_path(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut path = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let digits = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                path.push(byte);
-                at += 3;
-            }
-            None => {
-                path.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    path
 }

@@ -155,7 +155,12 @@ mod tests {
 
     fn row_of(made: &Made, path: &str) -> Row {
         let stat = std::fs::metadata(made.home.join(path.as_bytes())).unwrap();
-        Row::found(path.as_bytes().to_vec(), Encoding::Plain, DiskStat::of(&stat))
+        Row::found(
+            crate::store::areas::Area::Home,
+            path.as_bytes().to_vec(),
+            Encoding::Plain,
+            DiskStat::of(&stat),
+        )
     }
 
     #[test]
@@ -192,8 +197,12 @@ mod tests {
         let row = read_row(&made.home, &row_of(&made, &path));
         assert_eq!((row.file.state, row.file.parse_errors), (ReadState::Read, 1));
         assert_eq!(read_created_ms(&made.home, &row_of(&made, &path)), row.meta.created_at_ms);
-        let gone =
-            Row::found(path.replace("2026/", "1999/").into_bytes(), Encoding::Plain, DiskStat::default());
+        let gone = Row::found(
+            crate::store::areas::Area::Home,
+            path.replace("2026/", "1999/").into_bytes(),
+            Encoding::Plain,
+            DiskStat::default(),
+        );
         assert_eq!(read_row(&made.home, &gone).file.state, ReadState::Failed);
         let created_ms = gone.meta.created_at_ms;
         assert_eq!(read_created_ms(&made.home, &gone), created_ms);
