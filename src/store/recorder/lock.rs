@@ -100,8 +100,8 @@ fn try_lock(file: &File, path: &Path) -> Result<bool> {
         return Ok(true);
     }
     let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EWOULDBLOCK) => Ok(false),
+    match error.kind() {
+        io::ErrorKind::WouldBlock => Ok(false),
         _ => Err(StoreError::io("lock", path)(error)),
     }
 }
