@@ -546,12 +546,12 @@ impl Fs {
                 let (flow, _) = Trigger::default().look(&lies).map_err(StoreError::io("read", &lies))?;
                 let at_once =
                     rollout.rollout_id().is_some() || self.options.materialise == Materialise::Create;
-                if flow == trigger::Flow::Materialise || at_once {
-                    if let Err(error) = self.place(&to.path) {
-                        let _ = fs::rename(&lies, &from);
-                        self.look(&[&file.path, &to.path], false)?;
-                        return Err(error);
-                    }
+                if (flow == trigger::Flow::Materialise || at_once)
+                    && let Err(error) = self.place(&to.path)
+                {
+                    let _ = fs::rename(&lies, &from);
+                    self.look(&[&file.path, &to.path], false)?;
+                    return Err(error);
                 }
                 self.look(&[&file.path, &to.path], false)
             }
