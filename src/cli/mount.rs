@@ -53,9 +53,6 @@ pub(super) struct MountArgs {
     /// Refuse every change; also mounts beside another mount of the same home
     #[arg(long)]
     pub(super) read_only: bool,
-    /// Write through the mount: record, name, archive and remove threads
-    #[arg(long, conflicts_with = "read_only")]
-    pub(super) write: bool,
     /// What rm of a thread does: to the trash, nothing, or for good
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(super) rm: Option<RmArg>,
@@ -143,7 +140,6 @@ struct Plan {
     fs: FsOptions,
     store: StoreOptions,
     read_only: bool,
-    write: bool,
     workers: usize,
     log_file: Option<PathBuf>,
 }
@@ -166,9 +162,8 @@ impl Plan {
         };
         let mut mount = MountOptions::new(home.root());
         mount.apply(&dash_o);
-        // Without --write nothing is written through the mount: the kernel refuses it.
         let read_only = args.read_only || mount.read_only;
-        mount.read_only = read_only || !args.write;
+        mount.read_only = read_only;
         mount.allow_other |= args.allow_other;
         let views_as = match (args.views_as, dash_o.views_as.as_deref()) {
             (Some(ViewsAsArg::Files), _) | (None, Some("files")) => ViewsAs::Files,
@@ -178,7 +173,6 @@ impl Plan {
         let state_dir = args.state_dir.clone().or(dash_o.state_dir);
         Ok(Plan {
             mountpoint: absolute(mountpoint)?,
-            write: args.write && !read_only,
             mount,
             fs: FsOptions {
                 views: args.views.clone().or(dash_o.views),
@@ -186,7 +180,7 @@ impl Plan {
                 uid: args.uid.or(dash_o.uid),
                 gid: args.gid.or(dash_o.gid),
                 umask: args.umask.or(dash_o.umask),
-                read_only: read_only || !args.write,
+                read_only,
                 removal: match args.rm {
                     Some(RmArg::Deny) => Removal::Deny,
                     Some(RmArg::Delete) => Removal::Delete,
@@ -256,9 +250,7 @@ fn mount_behind(args: &MountArgs, plan: &Plan) -> Result<(), CliError> {
     for options in &args.options {
         option("-o", Some(options.into()));
     }
-    let flags =
-        [("--read-only", plan.read_only), ("--write", plan.write), ("--allow-other", plan.mount.allow_other)];
-    for (flag, wanted) in flags {
+    for (flag, wanted) in [("--read-only", plan.read_only), ("--allow-other", plan.mount.allow_other)] {
         if wanted {
             words.push(flag.into());
         }
