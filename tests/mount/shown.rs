@@ -178,7 +178,7 @@ fn every_write_is_refused_as_on_a_read_only_disk() {
     }
     let home = readable_home(60, 43);
     let thread = home.thread("2026-02-08T10-00-00", 1, "/srv/demo", "a question");
-    let mount = Mounted::new(&home.path(), &home.beside("mnt"), &[]);
+    let mount = Mounted::new(&home.path(), &home.beside("mnt"), &["--read-only"]);
     let before = (
         mount.find(),
         sorted_lines(&text_of(Command::new("find").arg(home.path().join("sessions")).arg("-ls"))),
