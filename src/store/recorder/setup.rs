@@ -85,7 +85,7 @@ pub enum Durability {
     /// When the system likes, as Codex has it. A crash of the program loses nothing, one of the machine may.
     #[default]
     System,
-    /// When [`Recorder::persist`], [`Recorder::flush`] or [`Recorder::shutdown`] returns.
+    /// When `Recorder::persist`, `Recorder::flush` or `Recorder::shutdown` returns.
     Flush,
 }
 
