@@ -390,7 +390,8 @@ impl Fs {
         }
         let mut attr = self.ownership.made_up(dir.number, NodeKind::Dir, 0, dir.mtime_ns, nlink);
         let takes_files = on_disk || dir.path.is_empty() || dir.path == b"by-name";
-        if takes_files && !self.options.read_only {
+        // As on a disk: a read-only mount refuses, whatever the modes say.
+        if takes_files {
             attr.mode |= self.ownership.home_mode & 0o222 & !self.ownership.umask.unwrap_or(0);
         }
         Ok(attr)
