@@ -7,7 +7,7 @@
 //! user message materialises it; a scratch file is a tool's temporary and may be written in any way.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -22,7 +22,7 @@ use super::error::{FsError, Result};
 use super::{CONTROL, Found, Fs, Node, SESSION_INDEX, Timed, first_component, is_below};
 use crate::store::archive::{self, MoveOptions};
 use crate::store::areas::Area;
-use crate::store::content::Encoding;
+use crate::store::content::{self, Encoding, Located};
 use crate::store::error::StoreError;
 use crate::store::home::SESSION_INDEX_NAME;
 use crate::store::index::DirRow;
@@ -82,6 +82,8 @@ const NAME_BYTES_MAX: usize = 10_000;
 const LOCKS: usize = 64;
 /// How often a write finds that its file was replaced below, and goes to the new one.
 const REPLACED_MAX: u32 = 3;
+/// Bytes compared at once.
+const COMPARED_BYTES: usize = 128 * 1024;
 
 /// State of the write side.
 pub(super) struct Writes {
@@ -219,7 +221,9 @@ impl Fs {
             .map_err(|_| FsError::NoEntry { dir: parent, name: String::from_utf8_lossy(name).into_owned() })
     }
 
+    /// Has the index follow what this call changed, and the call wait until the kernel knows.
     fn look(&self, paths: &[&[u8]], names: bool) -> Result<()> {
+        super::epoch::mark_changed();
         Ok(self.store.look_now(paths.iter().map(|path| path.to_vec()).collect(), names)?)
     }
 
@@ -298,6 +302,7 @@ impl Fs {
         }
         let spooled = self.store.areas().join(Area::Pending, &target.path);
         self.make_spool_folder(&spooled.join("x"))?;
+        super::epoch::mark_changed();
         self.store.list_now(target.dir.path)?;
         self.found(parent, name)
     }
@@ -331,6 +336,7 @@ impl Fs {
                 _ => {}
             }
         }
+        super::epoch::mark_changed();
         Ok(self.store.list_now(target.dir.path)?)
     }
 
@@ -448,6 +454,11 @@ impl Fs {
         let _writing = self.writes.lock(file.number);
         self.writes.forget(file.number);
         let lies = self.store.areas().join(file.area, &file.path);
+        if file.area == Area::Home && is_kept_compressed(&lies)? {
+            // The last step of Codex's compressor: the thread stays.
+            fs::remove_file(&lies).map_err(StoreError::io("remove", &lies))?;
+            return self.look(&[&file.path], false);
+        }
         let is_work = file.kind == RowKind::Rollout || file.area == Area::Home;
         match self.options.removal {
             Removal::Deny if is_work => {
@@ -604,11 +615,17 @@ impl Fs {
 
     /// Codex's compressor: the temporary becomes the `.zst` beside the plain file, which it then removes.
     fn place_compressed(&self, file: &FileRow, area: Area, to: &Target, rollout: &RolloutName) -> Result<()> {
+        let plain = Target {
+            dir: to.dir.clone(),
+            name: rollout.plain().as_bytes().to_vec(),
+            path: join(&to.dir.path, rollout.plain().as_bytes()),
+        };
+        self.check_id_free(&plain, rollout, None)?;
         let from = self.store.areas().join(area, &file.path);
         placement::make_folder(self.store.home(), &to.dir.path, false)?;
         let lies = self.store.home().join(&join(&to.dir.path, rollout.on_disk().as_bytes()));
-        placement::move_no_replace(&from, &lies, false)?;
         let logical = join(&to.dir.path, rollout.plain().as_bytes());
+        placement::move_no_replace(&from, &lies, false)?;
         self.look(&[&file.path, &logical], false)
     }
 
@@ -918,6 +935,28 @@ fn append_once(file: &File, bytes: &[u8]) -> io::Result<usize> {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
             return Err(error);
+        }
+    }
+}
+
+/// Is a rollout there plain and compressed, with the same bytes? Then the plain file can go.
+fn is_kept_compressed(plain: &Path) -> Result<bool> {
+    let compressed = content::compressed_path(plain);
+    let (Ok(stat), Ok(_)) = (fs::symlink_metadata(&compressed), fs::symlink_metadata(plain)) else {
+        return Ok(false);
+    };
+    let located = Located { path: compressed, encoding: Encoding::Zstd, stat };
+    let mut decoded = content::open_decoded_reader(&located)?;
+    let mut file = File::open(plain).map_err(StoreError::io("open", plain))?;
+    let (mut expected, mut found) = (vec![0; COMPARED_BYTES], Vec::with_capacity(COMPARED_BYTES));
+    loop {
+        let count = file.read(&mut expected).map_err(StoreError::io("read", plain))?;
+        found.clear();
+        // One byte more at the end: it must have none. What does not decode is not the same.
+        let wanted = if count == 0 { 1 } else { count as u64 };
+        let same = decoded.by_ref().take(wanted).read_to_end(&mut found).is_ok() && found == expected[..count];
+        if !same || count == 0 {
+            return Ok(same);
         }
     }
 }
