@@ -201,3 +201,34 @@ fn every_view_follows_a_call_at_once() {
     assert!(!names(&mount.path("by-cwd")).contains(&"else".to_owned()));
     assert!(!mount.path(&format!("by-id/{}.jsonl", id(9))).exists());
 }
+
+#[test]
+fn the_homes_own_files_are_not_shown_by_a_change_in_the_root() {
+    if !can_mount() {
+        return;
+    }
+    let mut mount = Mount::of(
+        |home| {
+            with_threads(home, [1]);
+            fs::create_dir(home.join("skills")).unwrap();
+            fs::write(home.join("auth.json"), "secret").unwrap();
+        },
+        &[],
+    );
+    let before = names(&mount.path(""));
+    fs::write(mount.path("x.tmp"), "x").unwrap();
+    fs::write(mount.path("auth.json"), "mine").unwrap();
+    assert_eq!(fs::read_to_string(mount.path("auth.json")).unwrap(), "mine");
+    assert_eq!(fs::read_to_string(mount.home().join("auth.json")).unwrap(), "secret");
+    let mut with = [before.clone(), vec!["auth.json".into(), "x.tmp".into()]].concat();
+    with.sort();
+    assert_eq!(names(&mount.path("")), with);
+    mount.unmount();
+    mount.start(&[]);
+    assert_eq!(names(&mount.path("")), with, "scratch files are there again");
+    assert_eq!(fs::read_to_string(mount.path("x.tmp")).unwrap(), "x");
+    fs::remove_file(mount.path("x.tmp")).unwrap();
+    fs::remove_file(mount.path("auth.json")).unwrap();
+    assert_eq!(names(&mount.path("")), before);
+    assert_eq!(fs::read_to_string(mount.home().join("auth.json")).unwrap(), "secret");
+}
