@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "mount",
     "unmount",
     "index",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 11] = [
     "latest",
     "show",
     "status",
+    "pending",
     "doctor",
     "sample-home",
     "completions",

@@ -26,6 +26,7 @@ mod man;
 mod mount;
 mod mounts;
 mod output;
+mod pending;
 mod progress;
 pub mod sample_home;
 mod show;
@@ -62,6 +63,7 @@ enum Command {
     Latest(latest::LatestArgs),
     Show(show::ShowArgs),
     Status(status::StatusArgs),
+    Pending(pending::PendingArgs),
     Doctor(doctor::DoctorArgs),
     SampleHome(sample_home::SampleHomeArgs),
     Completions(completions::CompletionsArgs),
@@ -124,6 +126,7 @@ fn run(cli: &Cli) -> Result<Exit, CliError> {
         Command::Latest(args) => Ok(latest::run(args).map(done)?),
         Command::Show(args) => Ok(show::run(args).map(done)?),
         Command::Status(args) => status::run(args).map(done),
+        Command::Pending(args) => pending::run(args).map(done),
         Command::Doctor(args) => doctor::run(args),
         Command::SampleHome(args) => Ok(sample_home::run(args).map(done)?),
         Command::Completions(args) => completions::run(args).map(done),

@@ -370,6 +370,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         if mode & libc::S_IFMT != libc::S_IFREG {
+            log::info!("{name:?} is not made: there are only regular files, folders of days and names");
             return reply.error(Errno::EPERM);
         }
         let (_changing, made) = self.change(Request::Mknod, &[parent], |fs| fs.mknod(NodeNumber(parent.0), name.as_bytes(), mode));
@@ -418,6 +419,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         if flags.intersects(RenameFlags::RENAME_EXCHANGE | RenameFlags::RENAME_WHITEOUT) {
+            log::info!("{name:?} is not exchanged: only plain renames, replacing or not, are done");
             return reply.error(Errno::EINVAL);
         }
         let no_replace = flags.contains(RenameFlags::RENAME_NOREPLACE);
@@ -496,6 +498,36 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, _req: &FuseRequest, _ino: INodeNo, _size: u32, reply: ReplyXattr) {
+        reply.error(self.unsupported(Request::Xattr));
+    }
+
+    fn link(
+        &self,
+        _req: &FuseRequest,
+        _ino: INodeNo,
+        _newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        self.fs.counters().count(Request::Other);
+        log::info!("no hard link {newname:?} is made: a thread is one file; ln -s in by-name names it");
+        reply.error(Errno::EPERM);
+    }
+
+    fn setxattr(
+        &self,
+        _req: &FuseRequest,
+        _ino: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.unsupported(Request::Xattr));
+    }
+
+    fn removexattr(&self, _req: &FuseRequest, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
         reply.error(self.unsupported(Request::Xattr));
     }
 

@@ -785,32 +785,51 @@ impl Fs {
         Ok(count)
     }
 
-    /// Commands: `persist ID`, a line each.
+    /// Commands, a line each: `persist ID` gives a pending thread its place, `discard ID` deletes it for good.
     fn control(&self, bytes: &[u8]) -> Result<usize> {
         for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
             let text = String::from_utf8_lossy(line);
             let mut words = text.split_whitespace();
-            match (words.next(), words.next().map(str::parse::<ThreadId>), words.next()) {
+            let (verb, thread, rest) =
+                (words.next(), words.next().map(str::parse::<ThreadId>), words.next());
+            match (verb, thread, rest) {
                 (Some("persist"), Some(Ok(thread)), None) => {
-                    let rows = self.query(|queries| queries.rows_of_thread(thread))?;
-                    let pending = rows
-                        .iter()
-                        .filter(|row| row.file.kind == RowKind::Rollout)
-                        .map(|row| row.file.number);
-                    let numbers: Vec<_> = pending.collect();
-                    if numbers.is_empty() {
-                        return Err(StoreError::NotFound { what: format!("thread {thread}") }.into());
-                    }
-                    numbers.into_iter().try_for_each(|number| self.persist(number))?;
+                    self.files_of(thread)?.iter().try_for_each(|file| self.persist(file.number))?;
+                }
+                (Some("discard"), Some(Ok(thread)), None) => {
+                    self.files_of(thread)?.iter().try_for_each(|file| self.discard(file.number))?;
                 }
                 _ => {
                     return Err(FsError::Invalid(format!(
-                        "control: {text:?} is no command; there is: persist ID"
+                        "control: {text:?} is no command; there is: persist ID, discard ID"
                     )));
                 }
             }
         }
         Ok(bytes.len())
+    }
+
+    fn files_of(&self, thread: ThreadId) -> Result<Vec<FileRow>> {
+        let rows = self.query(|queries| queries.rows_of_thread(thread))?;
+        let files: Vec<_> =
+            rows.into_iter().map(|row| row.file).filter(|file| file.kind == RowKind::Rollout).collect();
+        if files.is_empty() {
+            return Err(StoreError::NotFound { what: format!("thread {thread}") }.into());
+        }
+        Ok(files)
+    }
+
+    /// Deletes a pending thread. One in the home is not touched.
+    fn discard(&self, number: NodeNumber) -> Result<()> {
+        let _writing = self.writes.lock(number);
+        let file = self.query(|queries| queries.file(number))?.ok_or(FsError::Stale(number))?;
+        if file.area != Area::Pending {
+            return Err(denied(&file.path, "it has its place in the home; rm moves it to the trash"));
+        }
+        self.writes.forget(number);
+        let lies = self.store.areas().join(Area::Pending, &file.path);
+        fs::remove_file(&lies).map_err(StoreError::io("remove", &lies))?;
+        self.look(&[&file.path], false)
     }
 
     // ---- attributes and durability -------------------------------------------------------------
@@ -821,7 +840,12 @@ impl Fs {
         let node = self.node(number)?;
         let now = self.attr_of(&node)?.value;
         if wanted.uid.is_some_and(|uid| uid != now.uid) || wanted.gid.is_some_and(|gid| gid != now.gid) {
-            return Err(denied(b"", "files keep their owners"));
+            let path = match &node {
+                Node::File(file) => &file.path,
+                Node::Dir(dir) => &dir.path,
+                _ => &Vec::new(),
+            };
+            return Err(denied(path, "files keep their owners; --uid and --gid show others"));
         }
         match &node {
             Node::File(file) => self.set_file(file, wanted)?,

@@ -199,7 +199,7 @@ fn the_control_file_persists() {
         let mut open = OpenOptions::new().write(true).open(&control).unwrap();
         assert_eq!(errno(open.write(unknown.as_bytes())), Some(libc::EINVAL), "{unknown}");
     }
-    mount.logged("there is: persist ID");
+    mount.logged("there is: persist ID, discard ID");
     let mut open = OpenOptions::new().write(true).open(&control).unwrap();
     assert_eq!(errno(open.write(format!("persist {}\n", id(9)).as_bytes())), Some(libc::ENOENT));
     assert!(!mount.home().join("sessions").exists());
