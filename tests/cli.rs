@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "record",
     "mount",
     "unmount",
@@ -26,6 +26,7 @@ const COMMANDS: [&str; 18] = [
     "fork",
     "trash",
     "status",
+    "pending",
     "doctor",
     "sample-home",
     "completions",

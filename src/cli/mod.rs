@@ -29,6 +29,7 @@ mod mount;
 mod mounts;
 mod name;
 mod output;
+mod pending;
 mod progress;
 mod record;
 pub mod sample_home;
@@ -76,6 +77,7 @@ enum Command {
     Fork(fork::ForkArgs),
     Trash(trash::TrashArgs),
     Status(status::StatusArgs),
+    Pending(pending::PendingArgs),
     Doctor(doctor::DoctorArgs),
     SampleHome(sample_home::SampleHomeArgs),
     Completions(completions::CompletionsArgs),
@@ -145,6 +147,7 @@ fn run(cli: &Cli) -> Result<Exit, CliError> {
         Command::Fork(args) => Ok(fork::run(args).map(done)?),
         Command::Trash(args) => Ok(trash::run(args).map(done)?),
         Command::Status(args) => status::run(args).map(done),
+        Command::Pending(args) => pending::run(args).map(done),
         Command::Doctor(args) => doctor::run(args),
         Command::SampleHome(args) => Ok(sample_home::run(args).map(done)?),
         Command::Completions(args) => completions::run(args).map(done),

@@ -26,7 +26,9 @@ pub fn errno(error: &FsError) -> (i32, Level) {
 
 fn store_errno(error: &StoreError) -> (i32, Level) {
     match error {
-        StoreError::Io { source, .. } => (source.raw_os_error().unwrap_or(libc::EIO), Level::Warn),
+        StoreError::Io { source, .. } => {
+            (source.raw_os_error().unwrap_or_else(|| of_kind(source.kind())), Level::Warn)
+        }
         StoreError::Index { source, .. } => match source.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => (libc::ENOSPC, Level::Warn),
             _ => (libc::EIO, Level::Error),
@@ -40,6 +42,16 @@ fn store_errno(error: &StoreError) -> (i32, Level) {
         StoreError::Exists { .. } => (libc::EEXIST, Level::Debug),
         // Its text says what to do instead, and a caller of the system sees the number only.
         StoreError::Denied { .. } => (libc::EPERM, Level::Info),
+    }
+}
+
+/// Of an error that we found ourselves, and not the system.
+fn of_kind(kind: std::io::ErrorKind) -> i32 {
+    match kind {
+        std::io::ErrorKind::NotADirectory => libc::ENOTDIR,
+        std::io::ErrorKind::AlreadyExists => libc::EEXIST,
+        std::io::ErrorKind::NotFound => libc::ENOENT,
+        _ => libc::EIO,
     }
 }
 
@@ -71,6 +83,15 @@ mod tests {
                 StoreError::Io { action: "read", path: "f".into(), source: io::Error::other("no number") }
                     .into(),
                 libc::EIO,
+            ),
+            (
+                StoreError::Io {
+                    action: "make",
+                    path: "f".into(),
+                    source: io::ErrorKind::NotADirectory.into(),
+                }
+                .into(),
+                libc::ENOTDIR,
             ),
             (StoreError::Index { path: "i".into(), source: rusqlite::Error::InvalidQuery }.into(), libc::EIO),
             (StoreError::Damaged { path: "f".into(), reason: text() }.into(), libc::EIO),

@@ -20,6 +20,7 @@ use fuser::{
 
 use super::attr::{Attr, NodeKind};
 use super::counters::Request;
+use super::epoch::Holding;
 use super::error::FsError;
 use super::write::Wanted;
 use super::{Fs, errno};
@@ -46,6 +47,9 @@ const WANTED: [InitFlags; 6] = [
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
 ];
+
+/// How long a call that changed something waits until the kernel is told.
+const TOLD_WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// `Fs` as fuser wants it.
 pub struct Adapter {
@@ -79,10 +83,33 @@ impl Adapter {
         }
     }
 
+    /// Runs a call that may change the tree and for which the kernel holds `holds`; it is to be answered before the first
+    /// of the results is dropped. What it answers with is not to be kept: it may be old when it is sent.
+    fn change<T>(
+        &self,
+        request: Request,
+        holds: &[INodeNo],
+        work: impl FnOnce(&Fs) -> Result<T, FsError>,
+    ) -> (Changing<'_>, Result<T, Errno>) {
+        let epoch = self.fs.epoch();
+        let holding = epoch.hold(&holds.iter().map(|node| NodeNumber(node.0)).collect::<Vec<_>>());
+        let running = epoch.enter();
+        super::epoch::take_changed();
+        let done = self.call(request, work);
+        drop(running);
+        if super::epoch::take_changed() {
+            let count = self.fs.store().news().count();
+            if !epoch.wait_told(count, &holding, TOLD_WAIT_MAX) {
+                log::debug!("{request:?} is answered before the kernel is told of all that it changed");
+            }
+        }
+        (Changing { fs: &self.fs, holding: Some(holding) }, done)
+    }
+
     fn reply_entry(&self, made: Result<super::Found, Errno>, reply: ReplyEntry) {
         match made {
             Ok(found) => {
-                reply.entry_with_ttls(&found.attr_ttl, &found.entry_ttl, &file_attr(&found.attr), GENERATION)
+                reply.entry_with_ttls(&Duration::ZERO, &Duration::ZERO, &file_attr(&found.attr), GENERATION)
             }
             Err(errno) => reply.error(errno),
         }
@@ -91,6 +118,20 @@ impl Adapter {
     fn unsupported(&self, request: Request) -> Errno {
         self.fs.counters().count(request);
         Errno::ENOSYS
+    }
+}
+
+/// A call that changed something and is about to be answered.
+struct Changing<'f> {
+    fs: &'f Fs,
+    holding: Option<Holding<'f>>,
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.holding.take();
+        // What was held can be told of now.
+        self.fs.store().news().wake();
     }
 }
 
@@ -309,11 +350,12 @@ impl Filesystem for Adapter {
         _flags: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _running = self.fs.epoch().enter();
         let mtime = mtime.map(timespec);
         let wanted = Wanted { size_bytes: size, mode, uid, gid, mtime };
-        match self.call(Request::Setattr, |fs| fs.setattr(NodeNumber(ino.0), &wanted)) {
-            Ok(timed) => reply.attr(&timed.ttl, &file_attr(&timed.value)),
+        let (_changing, done) =
+            self.change(Request::Setattr, &[ino], |fs| fs.setattr(NodeNumber(ino.0), &wanted));
+        match done {
+            Ok(timed) => reply.attr(&Duration::ZERO, &file_attr(&timed.value)),
             Err(errno) => reply.error(errno),
         }
     }
@@ -328,11 +370,12 @@ impl Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        let _running = self.fs.epoch().enter();
         if mode & libc::S_IFMT != libc::S_IFREG {
+            log::info!("{name:?} is not made: there are only regular files, folders of days and names");
             return reply.error(Errno::EPERM);
         }
-        let made = self.call(Request::Mknod, |fs| fs.mknod(NodeNumber(parent.0), name.as_bytes(), mode));
+        let (_changing, made) = self
+            .change(Request::Mknod, &[parent], |fs| fs.mknod(NodeNumber(parent.0), name.as_bytes(), mode));
         self.reply_entry(made, reply);
     }
 
@@ -345,26 +388,28 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        let _running = self.fs.epoch().enter();
-        let made = self.call(Request::Mkdir, |fs| fs.mkdir(NodeNumber(parent.0), name.as_bytes()));
+        let (_changing, made) =
+            self.change(Request::Mkdir, &[parent], |fs| fs.mkdir(NodeNumber(parent.0), name.as_bytes()));
         self.reply_entry(made, reply);
     }
 
     fn symlink(&self, _req: &FuseRequest, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let _running = self.fs.epoch().enter();
-        let made =
-            self.call(Request::Symlink, |fs| fs.symlink(NodeNumber(parent.0), name.as_bytes(), target));
+        let (_changing, made) = self.change(Request::Symlink, &[parent], |fs| {
+            fs.symlink(NodeNumber(parent.0), name.as_bytes(), target)
+        });
         self.reply_entry(made, reply);
     }
 
     fn unlink(&self, _req: &FuseRequest, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _running = self.fs.epoch().enter();
-        reply_done(self.call(Request::Unlink, |fs| fs.unlink(NodeNumber(parent.0), name.as_bytes())), reply);
+        let (_changing, done) =
+            self.change(Request::Unlink, &[parent], |fs| fs.unlink(NodeNumber(parent.0), name.as_bytes()));
+        reply_done(done, reply);
     }
 
     fn rmdir(&self, _req: &FuseRequest, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _running = self.fs.epoch().enter();
-        reply_done(self.call(Request::Unlink, |fs| fs.rmdir(NodeNumber(parent.0), name.as_bytes())), reply);
+        let (_changing, done) =
+            self.change(Request::Unlink, &[parent], |fs| fs.rmdir(NodeNumber(parent.0), name.as_bytes()));
+        reply_done(done, reply);
     }
 
     fn rename(
@@ -377,14 +422,15 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let _running = self.fs.epoch().enter();
         if flags.intersects(RenameFlags::RENAME_EXCHANGE | RenameFlags::RENAME_WHITEOUT) {
+            log::info!("{name:?} is not exchanged: only plain renames, replacing or not, are done");
             return reply.error(Errno::EINVAL);
         }
         let no_replace = flags.contains(RenameFlags::RENAME_NOREPLACE);
         let (from, to) = (NodeNumber(parent.0), NodeNumber(newparent.0));
-        let moved = self
-            .call(Request::Rename, |fs| fs.rename(from, name.as_bytes(), to, newname.as_bytes(), no_replace));
+        let (_changing, moved) = self.change(Request::Rename, &[parent, newparent], |fs| {
+            fs.rename(from, name.as_bytes(), to, newname.as_bytes(), no_replace)
+        });
         reply_done(moved, reply);
     }
 
@@ -400,9 +446,10 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _running = self.fs.epoch().enter();
         let append = flags.0 & libc::O_APPEND != 0;
-        match self.call(Request::Write, |fs| fs.write(NodeNumber(ino.0), offset, data, append)) {
+        let (_changing, done) =
+            self.change(Request::Write, &[ino], |fs| fs.write(NodeNumber(ino.0), offset, data, append));
+        match done {
             Ok(count) => reply.written(count as u32),
             Err(errno) => reply.error(errno),
         }
@@ -412,8 +459,9 @@ impl Filesystem for Adapter {
         if self.fs.is_read_only() {
             return reply.error(self.unsupported(Request::Other));
         }
-        let _running = self.fs.epoch().enter();
-        reply_done(self.call(Request::Fsync, |fs| fs.fsync(NodeNumber(ino.0), datasync)), reply);
+        let (_changing, done) =
+            self.change(Request::Fsync, &[ino], |fs| fs.fsync(NodeNumber(ino.0), datasync));
+        reply_done(done, reply);
     }
 
     fn fsyncdir(&self, _req: &FuseRequest, ino: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {
@@ -462,6 +510,36 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, _req: &FuseRequest, _ino: INodeNo, _size: u32, reply: ReplyXattr) {
+        reply.error(self.unsupported(Request::Xattr));
+    }
+
+    fn link(
+        &self,
+        _req: &FuseRequest,
+        _ino: INodeNo,
+        _newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        self.fs.counters().count(Request::Other);
+        log::info!("no hard link {newname:?} is made: a thread is one file; ln -s in by-name names it");
+        reply.error(Errno::EPERM);
+    }
+
+    fn setxattr(
+        &self,
+        _req: &FuseRequest,
+        _ino: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.unsupported(Request::Xattr));
+    }
+
+    fn removexattr(&self, _req: &FuseRequest, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
         reply.error(self.unsupported(Request::Xattr));
     }
 

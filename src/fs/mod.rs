@@ -30,6 +30,7 @@ use threads::Versions;
 use write::{Materialise, Removal, Writes};
 
 use crate::store::Store;
+use crate::store::areas::Area;
 use crate::store::content::{self, Encoding, Located};
 use crate::store::error::StoreError;
 use crate::store::home::SESSION_INDEX_NAME;
@@ -397,6 +398,13 @@ impl Fs {
         Ok(attr)
     }
 
+    /// Lifetime of names that a call which the kernel serves itself changes with others in the same directory: it cannot
+    /// be told of those before the call is answered.
+    fn entry_ttl(&self, dir: &[u8], node: Option<&Node>) -> Duration {
+        let spooled = matches!(node, Some(Node::File(file)) if file.area != Area::Home);
+        if !self.options.read_only && (spooled || dir == b"by-name") { Duration::ZERO } else { self.ttl() }
+    }
+
     fn live_ttl(&self, mtime_ns: i64) -> Duration {
         let mtime = UNIX_EPOCH + Duration::from_nanos(mtime_ns.max(0) as u64);
         // A time in the future is live too.
@@ -440,7 +448,9 @@ impl Fs {
         let nlink = self.nlink(file)?;
         let attr = self.ownership.disk_file(file.number, &located, decoded, nlink);
         // What differs from the index will be news, which may be on its way already: not to be kept.
-        let ttl = if known { self.live_ttl(attr.mtime_ns) } else { Duration::ZERO };
+        // Nor of what is to get its place: the kernel moves names of temporaries by itself, and with them what it knows.
+        let kept = known && file.area == Area::Home;
+        let ttl = if kept { self.live_ttl(attr.mtime_ns) } else { Duration::ZERO };
         Ok(Timed { value: attr, ttl })
     }
 
@@ -490,7 +500,8 @@ impl Fs {
             _ => self.child(parent, name)?,
         };
         let Some((node, entry_ttl)) = found else {
-            return Ok(Err(self.if_still(seen, if ttl == TTL_TOLD { ttl } else { Duration::ZERO })));
+            let missed = if self.may_appear_by_itself(parent)? { Duration::ZERO } else { ttl };
+            return Ok(Err(self.if_still(seen, if missed == TTL_TOLD { missed } else { Duration::ZERO })));
         };
         let attr = match self.attr_of(&node) {
             Ok(attr) => attr,
@@ -500,6 +511,14 @@ impl Fs {
         };
         let entry_ttl = self.if_still(seen, entry_ttl);
         Ok(Ok(Found { attr: attr.value, entry_ttl, attr_ttl: self.if_still(seen, attr.ttl) }))
+    }
+
+    /// Naming a thread in `by-name` may show another under a name that the kernel does not hear of in time.
+    fn may_appear_by_itself(&self, dir: NodeNumber) -> Result<bool> {
+        if self.options.read_only || dir == CONTROL_DIR || dir == NodeNumber::ROOT {
+            return Ok(!self.options.read_only);
+        }
+        Ok(self.dir(dir)?.path == b"by-name")
     }
 
     /// The attributes of a node.
@@ -536,10 +555,12 @@ impl Fs {
         let dir = self.dir(parent)?;
         self.ensure(&dir);
         if let Some(node) = self.exact_child(&dir, name)? {
-            return Ok(Some((node, self.ttl())));
+            let ttl = self.entry_ttl(&dir.path, Some(&node));
+            return Ok(Some((node, ttl)));
         }
         // Other spellings are not told of when they change: their names live shortly.
-        Ok(self.liberal_child(&dir, name)?.map(|node| (node, TTL_SHORT)))
+        let ttl = if self.options.read_only { TTL_SHORT } else { Duration::ZERO };
+        Ok(self.liberal_child(&dir, name)?.map(|node| (node, ttl)))
     }
 
     fn root_child(&self, name: &[u8]) -> Result<Option<(Node, Duration)>> {
@@ -551,15 +572,20 @@ impl Fs {
             _ if name == SESSION_INDEX_NAME.as_bytes() => self.session_index().map(|_| SESSION_INDEX),
             _ => None,
         };
+        // A rename in the root may change these, and the kernel holds the root meanwhile.
+        let changing = if self.options.read_only { ttl } else { Duration::ZERO };
         if let Some(number) = fixed {
-            return Ok(Some((Node::Fixed(number), ttl)));
+            return Ok(Some((Node::Fixed(number), if number == SESSION_INDEX { changing } else { ttl })));
         }
         match name {
-            THREADS_NAME => Ok(Some((Node::Threads(self.versions.newest(&self.store)?), ttl))),
-            LATEST_NAME => Ok(self.latest_node()?.map(|node| (node, ttl))),
+            THREADS_NAME => Ok(Some((Node::Threads(self.versions.newest(&self.store)?), changing))),
+            LATEST_NAME => Ok(self.latest_node()?.map(|node| (node, changing))),
             _ => match self.exact_child(&self.dir(NodeNumber::ROOT)?, name)? {
                 Some(Node::Dir(_)) if !self.is_shown(name) => Ok(None),
-                found => Ok(found.map(|node| (node, ttl))),
+                found => Ok(found.map(|node| {
+                    let ttl = self.entry_ttl(b"", Some(&node));
+                    (node, ttl)
+                })),
             },
         }
     }
@@ -764,7 +790,8 @@ impl Fs {
                 (name, node)
             }
         };
-        self.listed_node(entry.cookie, name, &node, plus, (seen, self.ttl()))
+        let ttl = self.entry_ttl(&dir.path, Some(&node));
+        self.listed_node(entry.cookie, name, &node, plus, (seen, ttl))
     }
 
     /// An entry for a listing. None: its file is gone, and the listing is about to change.

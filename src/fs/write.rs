@@ -7,7 +7,7 @@
 //! user message materialises it; a scratch file is a tool's temporary and may be written in any way.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -22,7 +22,7 @@ use super::error::{FsError, Result};
 use super::{CONTROL, Found, Fs, Node, SESSION_INDEX, Timed, first_component, is_below};
 use crate::store::archive::{self, MoveOptions};
 use crate::store::areas::Area;
-use crate::store::content::Encoding;
+use crate::store::content::{self, Encoding, Located};
 use crate::store::error::StoreError;
 use crate::store::home::SESSION_INDEX_NAME;
 use crate::store::index::DirRow;
@@ -82,6 +82,8 @@ const NAME_BYTES_MAX: usize = 10_000;
 const LOCKS: usize = 64;
 /// How often a write finds that its file was replaced below, and goes to the new one.
 const REPLACED_MAX: u32 = 3;
+/// Bytes compared at once.
+const COMPARED_BYTES: usize = 128 * 1024;
 
 /// State of the write side.
 pub(super) struct Writes {
@@ -219,7 +221,9 @@ impl Fs {
             .map_err(|_| FsError::NoEntry { dir: parent, name: String::from_utf8_lossy(name).into_owned() })
     }
 
+    /// Has the index follow what this call changed, and the call wait until the kernel knows.
     fn look(&self, paths: &[&[u8]], names: bool) -> Result<()> {
+        super::epoch::mark_changed();
         Ok(self.store.look_now(paths.iter().map(|path| path.to_vec()).collect(), names)?)
     }
 
@@ -298,6 +302,7 @@ impl Fs {
         }
         let spooled = self.store.areas().join(Area::Pending, &target.path);
         self.make_spool_folder(&spooled.join("x"))?;
+        super::epoch::mark_changed();
         self.store.list_now(target.dir.path)?;
         self.found(parent, name)
     }
@@ -331,6 +336,7 @@ impl Fs {
                 _ => {}
             }
         }
+        super::epoch::mark_changed();
         Ok(self.store.list_now(target.dir.path)?)
     }
 
@@ -448,6 +454,11 @@ impl Fs {
         let _writing = self.writes.lock(file.number);
         self.writes.forget(file.number);
         let lies = self.store.areas().join(file.area, &file.path);
+        if file.area == Area::Home && is_kept_compressed(&lies)? {
+            // The last step of Codex's compressor: the thread stays.
+            fs::remove_file(&lies).map_err(StoreError::io("remove", &lies))?;
+            return self.look(&[&file.path], false);
+        }
         let is_work = file.kind == RowKind::Rollout || file.area == Area::Home;
         match self.options.removal {
             Removal::Deny if is_work => {
@@ -604,11 +615,17 @@ impl Fs {
 
     /// Codex's compressor: the temporary becomes the `.zst` beside the plain file, which it then removes.
     fn place_compressed(&self, file: &FileRow, area: Area, to: &Target, rollout: &RolloutName) -> Result<()> {
+        let plain = Target {
+            dir: to.dir.clone(),
+            name: rollout.plain().as_bytes().to_vec(),
+            path: join(&to.dir.path, rollout.plain().as_bytes()),
+        };
+        self.check_id_free(&plain, rollout, None)?;
         let from = self.store.areas().join(area, &file.path);
         placement::make_folder(self.store.home(), &to.dir.path, false)?;
         let lies = self.store.home().join(&join(&to.dir.path, rollout.on_disk().as_bytes()));
-        placement::move_no_replace(&from, &lies, false)?;
         let logical = join(&to.dir.path, rollout.plain().as_bytes());
+        placement::move_no_replace(&from, &lies, false)?;
         self.look(&[&file.path, &logical], false)
     }
 
@@ -768,32 +785,50 @@ impl Fs {
         Ok(count)
     }
 
-    /// Commands: `persist ID`, a line each.
+    /// Commands, a line each: `persist ID` gives a pending thread its place, `discard ID` deletes it for good.
     fn control(&self, bytes: &[u8]) -> Result<usize> {
         for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
             let text = String::from_utf8_lossy(line);
             let mut words = text.split_whitespace();
-            match (words.next(), words.next().map(str::parse::<ThreadId>), words.next()) {
+            let (verb, thread, rest) = (words.next(), words.next().map(str::parse::<ThreadId>), words.next());
+            match (verb, thread, rest) {
                 (Some("persist"), Some(Ok(thread)), None) => {
-                    let rows = self.query(|queries| queries.rows_of_thread(thread))?;
-                    let pending = rows
-                        .iter()
-                        .filter(|row| row.file.kind == RowKind::Rollout)
-                        .map(|row| row.file.number);
-                    let numbers: Vec<_> = pending.collect();
-                    if numbers.is_empty() {
-                        return Err(StoreError::NotFound { what: format!("thread {thread}") }.into());
-                    }
-                    numbers.into_iter().try_for_each(|number| self.persist(number))?;
+                    self.files_of(thread)?.iter().try_for_each(|file| self.persist(file.number))?;
+                }
+                (Some("discard"), Some(Ok(thread)), None) => {
+                    self.files_of(thread)?.iter().try_for_each(|file| self.discard(file.number))?;
                 }
                 _ => {
                     return Err(FsError::Invalid(format!(
-                        "control: {text:?} is no command; there is: persist ID"
+                        "control: {text:?} is no command; there is: persist ID, discard ID"
                     )));
                 }
             }
         }
         Ok(bytes.len())
+    }
+
+    fn files_of(&self, thread: ThreadId) -> Result<Vec<FileRow>> {
+        let rows = self.query(|queries| queries.rows_of_thread(thread))?;
+        let files: Vec<_> =
+            rows.into_iter().map(|row| row.file).filter(|file| file.kind == RowKind::Rollout).collect();
+        if files.is_empty() {
+            return Err(StoreError::NotFound { what: format!("thread {thread}") }.into());
+        }
+        Ok(files)
+    }
+
+    /// Deletes a pending thread. One in the home is not touched.
+    fn discard(&self, number: NodeNumber) -> Result<()> {
+        let _writing = self.writes.lock(number);
+        let file = self.query(|queries| queries.file(number))?.ok_or(FsError::Stale(number))?;
+        if file.area != Area::Pending {
+            return Err(denied(&file.path, "it has its place in the home; rm moves it to the trash"));
+        }
+        self.writes.forget(number);
+        let lies = self.store.areas().join(Area::Pending, &file.path);
+        fs::remove_file(&lies).map_err(StoreError::io("remove", &lies))?;
+        self.look(&[&file.path], false)
     }
 
     // ---- attributes and durability -------------------------------------------------------------
@@ -804,7 +839,12 @@ impl Fs {
         let node = self.node(number)?;
         let now = self.attr_of(&node)?.value;
         if wanted.uid.is_some_and(|uid| uid != now.uid) || wanted.gid.is_some_and(|gid| gid != now.gid) {
-            return Err(denied(b"", "files keep their owners"));
+            let path = match &node {
+                Node::File(file) => &file.path,
+                Node::Dir(dir) => &dir.path,
+                _ => &Vec::new(),
+            };
+            return Err(denied(path, "files keep their owners; --uid and --gid show others"));
         }
         match &node {
             Node::File(file) => self.set_file(file, wanted)?,
@@ -918,6 +958,29 @@ fn append_once(file: &File, bytes: &[u8]) -> io::Result<usize> {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
             return Err(error);
+        }
+    }
+}
+
+/// Is a rollout there plain and compressed, with the same bytes? Then the plain file can go.
+fn is_kept_compressed(plain: &Path) -> Result<bool> {
+    let compressed = content::compressed_path(plain);
+    let (Ok(stat), Ok(_)) = (fs::symlink_metadata(&compressed), fs::symlink_metadata(plain)) else {
+        return Ok(false);
+    };
+    let located = Located { path: compressed, encoding: Encoding::Zstd, stat };
+    let mut decoded = content::open_decoded_reader(&located)?;
+    let mut file = File::open(plain).map_err(StoreError::io("open", plain))?;
+    let (mut expected, mut found) = (vec![0; COMPARED_BYTES], Vec::with_capacity(COMPARED_BYTES));
+    loop {
+        let count = file.read(&mut expected).map_err(StoreError::io("read", plain))?;
+        found.clear();
+        // One byte more at the end: it must have none. What does not decode is not the same.
+        let wanted = if count == 0 { 1 } else { count as u64 };
+        let same =
+            decoded.by_ref().take(wanted).read_to_end(&mut found).is_ok() && found == expected[..count];
+        if !same || count == 0 {
+            return Ok(same);
         }
     }
 }

@@ -28,6 +28,12 @@ pub enum Area {
 /// The areas, in the order in which they are asked.
 pub const AREAS: [Area; 3] = [Area::Home, Area::Pending, Area::Scratch];
 
+/// The areas that a path may be in. The home's own root is not shown: what is there besides the folders of rollouts is
+/// a tool's temporary.
+pub(super) fn areas_of(path: &[u8]) -> &'static [Area] {
+    if path.contains(&b'/') { &AREAS } else { &[Area::Scratch] }
+}
+
 /// The folders of the areas.
 #[derive(Clone, Debug)]
 pub struct Areas {
@@ -65,7 +71,7 @@ impl Areas {
     /// # Errors
     /// `NotFound` where no area has it.
     pub fn locate(&self, path: &[u8]) -> Result<(Area, Located)> {
-        for area in AREAS {
+        for &area in areas_of(path) {
             match content::locate_now(&self.join(area, path)) {
                 Ok(located) => return Ok((area, located)),
                 Err(StoreError::NotFound { .. }) => {}

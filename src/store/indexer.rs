@@ -374,6 +374,20 @@ impl Loop {
         self.shared.listed.clear();
         self.shared.progress.listed.store(false, Ordering::Release);
         self.scan = ROOTS.iter().rev().map(|root| root.as_bytes().to_vec()).collect();
+        self.files_due.extend(self.root_files());
+    }
+
+    /// Files of the root, those that are there and those that were.
+    fn root_files(&self) -> Vec<Vec<u8>> {
+        use std::os::unix::ffi::OsStringExt;
+        let folder = std::fs::read_dir(self.shared.areas.root(Area::Scratch));
+        let there = folder.into_iter().flatten().flatten();
+        let there = there.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+        let known = self.writer.queries().files_of_dir(super::node::NodeNumber::ROOT).unwrap_or_default();
+        there
+            .map(|entry| entry.file_name().into_vec())
+            .chain(known.into_iter().map(|row| row.file.path))
+            .collect()
     }
 
     /// Is there work that does not wait for a message?
@@ -695,7 +709,8 @@ impl Loop {
         let mut found = BTreeMap::new();
         for path in &paths {
             let dir = super::tree::split_path(path).0;
-            if !self.shared.listed.contains(dir) {
+            // The root is never listed: it has temporaries of tools alone, and each is looked at.
+            if !dir.is_empty() && !self.shared.listed.contains(dir) {
                 // Its folder is listed later, and with it the file.
                 self.scan.push(dir.to_owned());
                 continue;

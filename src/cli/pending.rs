@@ -1,0 +1,252 @@
+//! `rolloutfs pending`: which threads have no place in the home yet, and what is to become of them?
+//!
+//! A mount that writes keeps them, so it is asked where there is one; else this command works on the spool itself, under
+//! the lock of the state folder. Depends on `store` and `mounts`.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+
+use super::error::CliError;
+use super::home_args::{HomeArgs, absolute};
+use super::mounts::{self, Mount};
+use super::output;
+use super::text::escaped;
+use crate::store::areas::{Area, Areas};
+use crate::store::error::StoreError;
+use crate::store::home::{Home, STATE_DIR_NAME, StateLock};
+use crate::store::placement::{make_folder, move_no_replace};
+use crate::store::rollout::{RolloutName, ThreadId};
+use crate::store::trash::{PutOptions, Trash, companions};
+
+/// Folders below `sessions` that are entered: year, month, day, and one to spare.
+const DEPTH_MAX: usize = 5;
+
+/// List the threads that have no place in the home yet, give them one, or discard them
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  rolloutfs pending list                      threads without a user message yet
+  rolloutfs pending persist                   give all of them their place in the home
+  rolloutfs pending persist 0198c0de-0000-7000-8000-000000000001
+  rolloutfs pending discard 0198c0de-0000-7000-8000-000000000001")]
+pub(super) struct PendingArgs {
+    /// What to do.
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Action {
+    /// List them
+    List(Selection),
+    /// Give them their place in the home
+    Persist(Selection),
+    /// Move them to the trash
+    Discard {
+        #[command(flatten)]
+        selection: Selection,
+        /// Delete them for good instead
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+struct Selection {
+    /// Ids of threads [default: all]
+    #[arg(value_name = "ID")]
+    ids: Vec<ThreadId>,
+    #[command(flatten)]
+    home: HomeArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// One file of the spool.
+#[derive(Clone, Debug, serde::Serialize)]
+struct Item {
+    id: ThreadId,
+    /// Where it will be, below the home.
+    path: String,
+    /// Where it is now.
+    file: PathBuf,
+    size_bytes: u64,
+    /// Seconds since 1970.
+    modified_at: i64,
+    #[serde(skip)]
+    logical: Vec<u8>,
+}
+
+/// A home with its spool, and the mount that keeps it.
+struct Spool {
+    home: Home,
+    state_dir: PathBuf,
+    areas: Areas,
+    mount: Option<Mount>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// `NotFound` for an id that has nothing pending; what the disk or the mount refuses.
+pub(super) fn run(args: &PendingArgs) -> Result<(), CliError> {
+    let (selection, verb) = match &args.action {
+        Action::List(selection) => (selection, "pending"),
+        Action::Persist(selection) => (selection, "persisted"),
+        Action::Discard { selection, .. } => (selection, "discarded"),
+    };
+    let spool = Spool::of(&selection.home)?;
+    // Without a mount nobody else works on it meanwhile.
+    let _lock = match (&args.action, &spool.mount) {
+        (Action::List(_), _) | (_, Some(_)) => None,
+        _ if !spool.state_dir.is_dir() => None,
+        _ => Some(StateLock::take(&spool.state_dir, spool.home.root(), "pending")?),
+    };
+    let items = chosen(spool.items()?, &selection.ids)?;
+    for item in &items {
+        match (&args.action, &spool.mount) {
+            (Action::List(_), _) => {}
+            (Action::Persist(_), Some(mount)) => command(mount, &format!("persist {}", item.id))?,
+            (Action::Persist(_), None) => spool.place(item)?,
+            (Action::Discard { yes: true, .. }, Some(mount)) => {
+                command(mount, &format!("discard {}", item.id))?;
+            }
+            (Action::Discard { yes: true, .. }, None) => {
+                fs::remove_file(&item.file).map_err(StoreError::io("remove", &item.file))?;
+            }
+            (Action::Discard { .. }, Some(mount)) => {
+                let file = mount.mount_point.join(&item.path);
+                fs::remove_file(&file).map_err(StoreError::io("remove", &file))?;
+            }
+            (Action::Discard { .. }, None) => spool.trash(item)?,
+        }
+    }
+    if selection.json {
+        return output::print(&items, true);
+    }
+    let mut lines = String::new();
+    for item in &items {
+        lines += &format!("{verb}\t{}\t{} bytes\t{}\n", item.id, item.size_bytes, escaped(&item.path));
+    }
+    if items.is_empty() {
+        lines += "no thread is pending\n";
+    }
+    output::write(lines.as_bytes())
+}
+
+/// Those that were asked for; each must be there.
+fn chosen(mut items: Vec<Item>, ids: &[ThreadId]) -> Result<Vec<Item>, StoreError> {
+    if let Some(unknown) = ids.iter().find(|id| items.iter().all(|item| item.id != **id)) {
+        return Err(StoreError::NotFound { what: format!("a pending thread {unknown}") });
+    }
+    items.retain(|item| ids.is_empty() || ids.contains(&item.id));
+    Ok(items)
+}
+
+/// Writes a command into the control file of a mount.
+fn command(mount: &Mount, text: &str) -> Result<(), StoreError> {
+    let control = mount.mount_point.join(STATE_DIR_NAME).join("control");
+    let mut open = OpenOptions::new().write(true).open(&control).map_err(StoreError::io("open", &control))?;
+    open.write_all(format!("{text}\n").as_bytes()).map_err(StoreError::io("write to", &control))
+}
+
+impl Spool {
+    fn of(args: &HomeArgs) -> Result<Spool, StoreError> {
+        let home = args.resolve()?;
+        // Others may show the home read-only.
+        let writes = |mount: &Mount| mount.mount_point.join(STATE_DIR_NAME).join("control").exists();
+        let mount = mounts::ours().into_iter().filter(|mount| mount.home == home.root()).find(writes);
+        let given = args.state_dir.as_deref().map(absolute).transpose()?;
+        let told = mount.as_ref().and_then(state_dir_of);
+        let own = || home.find_state_dir(None).unwrap_or_else(|| home.root().join(STATE_DIR_NAME));
+        let state_dir = told.or(given).unwrap_or_else(own);
+        Ok(Spool { areas: Areas::new(&home, &state_dir), home, state_dir, mount })
+    }
+
+    fn items(&self) -> Result<Vec<Item>, StoreError> {
+        let mut items = Vec::new();
+        for root in crate::store::ROOTS {
+            self.collect(root.as_bytes().to_vec(), DEPTH_MAX, &mut items)?;
+        }
+        items.sort_by(|one, other| one.logical.cmp(&other.logical));
+        Ok(items)
+    }
+
+    fn collect(&self, dir: Vec<u8>, depth: usize, items: &mut Vec<Item>) -> Result<(), StoreError> {
+        let folder = self.areas.join(Area::Pending, &dir);
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(StoreError::io("list", &folder))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(StoreError::io("list", &folder))?;
+            let logical = [&dir, &b"/"[..], entry.file_name().as_bytes()].concat();
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() && depth > 0 {
+                self.collect(logical, depth - 1, items)?;
+            } else if let Some(name) =
+                RolloutName::parse(entry.file_name().as_bytes()).filter(|_| metadata.is_file())
+            {
+                items.push(Item {
+                    id: name.thread_id(),
+                    path: String::from_utf8_lossy(&logical).into_owned(),
+                    file: entry.path(),
+                    size_bytes: metadata.len(),
+                    modified_at: metadata.mtime(),
+                    logical,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&self, item: &Item) -> Result<(), StoreError> {
+        let dir = item.logical.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+        make_folder(&self.home, &item.logical[..dir], true)?;
+        move_no_replace(&item.file, &self.home.join(&item.logical), true)
+    }
+
+    /// The trash takes what has a place.
+    fn trash(&self, item: &Item) -> Result<(), StoreError> {
+        self.place(item)?;
+        let options =
+            PutOptions { name: None, why: "rolloutfs pending discard".into(), despite_writer: true };
+        let paths = companions(&self.home, &item.logical, false);
+        Trash::new(&self.home, &self.state_dir).put(&paths, &options).map(drop)
+    }
+}
+
+/// Where a mount says that its state lies.
+fn state_dir_of(mount: &Mount) -> Option<PathBuf> {
+    let text = fs::read(mount.mount_point.join(STATE_DIR_NAME).join("status.json")).ok()?;
+    let status: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    status["state_dir"].as_str().map(Path::new).map(Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_is_not_pending_is_named() {
+        let id: ThreadId = "0198c0de-0000-7000-8000-000000000001".parse().unwrap();
+        let item = |id| Item {
+            id,
+            path: String::new(),
+            file: PathBuf::new(),
+            size_bytes: 0,
+            modified_at: 0,
+            logical: Vec::new(),
+        };
+        assert_eq!(chosen(vec![item(id)], &[]).unwrap().len(), 1);
+        assert_eq!(chosen(vec![item(id)], &[id]).unwrap().len(), 1);
+        assert!(matches!(chosen(vec![], &[id]), Err(StoreError::NotFound { .. })));
+        assert!(chosen(vec![], &[]).unwrap().is_empty());
+    }
+}
