@@ -300,7 +300,7 @@ fn move_halves(from: &Path, to: &Path, direction: Direction) -> Result<()> {
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let moved = try_move_halves(from, to, direction);
+        let moved = try_move_halves(from, to, direction).map_err(gone_meanwhile);
         match moved {
             Err(StoreError::NotFound { .. }) if attempt < SWAP_ATTEMPTS_MAX => {
                 // Waits as a reader does; an error of its own when nothing comes.
@@ -308,6 +308,16 @@ fn move_halves(from: &Path, to: &Path, direction: Direction) -> Result<()> {
             }
             other => return other,
         }
+    }
+}
+
+/// What was there a moment ago and is gone was moved by another: not found, like what was never there.
+fn gone_meanwhile(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Io { source, path, .. } if source.kind() == ErrorKind::NotFound => {
+            StoreError::NotFound { what: path.display().to_string() }
+        }
+        other => other,
     }
 }
 
