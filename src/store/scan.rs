@@ -89,6 +89,12 @@ pub(super) fn list(areas: &Areas, path: &[u8]) -> Result<Option<Listing>> {
     for area in AREAS.into_iter().rev() {
         found |= list_area(areas, area, &mut listing)?;
     }
+    // A folder of the spool may have the name of an odd file in the home: what is in the folder is work, and is shown.
+    for name in &listing.dirs {
+        if RolloutName::parse(name).is_none() && listing.files.remove(name).is_some() {
+            listing.passed_over_count += 1;
+        }
+    }
     // A folder may have the name under which a compressed rollout is shown: the thread is shown.
     listing.dirs.sort();
     listing.dirs.dedup();
@@ -156,6 +162,9 @@ pub(super) fn look(areas: &Areas, path: &[u8]) -> Result<Option<Found>> {
     };
     // Beside a stray file, `.zst` is another stray file.
     let is_rollout = RolloutName::parse(split_path(path).1).is_some();
+    if !is_rollout && areas.join(Area::Pending, path).is_dir() {
+        return Ok(None);
+    }
     let counts = located.encoding == Encoding::Plain || is_rollout;
     let disk = DiskStat::of(&located.stat);
     Ok(counts.then_some(Found { area, encoding: located.encoding, disk }))

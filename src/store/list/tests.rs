@@ -815,9 +815,9 @@ proptest! {
         let insert = |number: u64, time: i64, archived: bool| {
             let root = if archived { "archived_sessions" } else { "sessions" };
             let thread: crate::store::rollout::ThreadId = id(number).parse().unwrap();
-            let sql = "INSERT OR IGNORE INTO rollouts(number, kind, path, thread_id, stamp, archived, current, secondary, duplicate, \
+            let sql = "INSERT OR IGNORE INTO rollouts(number, kind, area, path, thread_id, stamp, archived, current, secondary, duplicate, \
                 encoding, size_bytes, mtime_ns, device, inode, state, torn, bare, parse_errors, line_bytes, name_position, \
-                created_at_ms, source, provider, cwd, indexed_bytes, lines, meta) VALUES (?1, 0, ?2, ?3, 0, ?4, 1, 0, 0, \
+                created_at_ms, source, provider, cwd, indexed_bytes, lines, meta) VALUES (?1, 0, 0, ?2, ?3, 0, ?4, 1, 0, 0, \
                 0, 1, ?5, 0, 0, 1, 0, 0, 0, 0, -1, ?5, '', '', '', 0, 1, ?6)";
             let path = format!("{root}/{number}").into_bytes();
             let meta = format!("{{\"created_at_ms\":{time}}}");
