@@ -39,7 +39,7 @@ fn store_errno(error: &StoreError) -> (i32, Level) {
         StoreError::Busy { .. } => (libc::EBUSY, Level::Warn),
         StoreError::Invalid(_) => (libc::EIO, Level::Warn),
         StoreError::NotFound { .. } => (libc::ENOENT, Level::Debug),
-        StoreError::Exists { .. } => (libc::EEXIST, Level::Debug),
+        StoreError::Exists { .. } => (libc::EEXIST, Level::Info),
         // Its text says what to do instead, and a caller of the system sees the number only.
         StoreError::Denied { .. } => (libc::EPERM, Level::Info),
     }

@@ -183,7 +183,13 @@ impl Fs {
                 "a view shows what is; to name a thread, mv or ln -s in by-name",
             ));
         }
-        let Some(rollout) = RolloutName::parse(&target.name) else { return Ok(Form::Scratch) };
+        let Some(rollout) = RolloutName::parse(&target.name) else {
+            if looks_like_rollout(&target.name) {
+                let form = "rollout-YYYY-MM-DDThh-mm-ss-<thread id>.jsonl, with a date that there is";
+                return Err(invalid(&target.path, &format!("a rollout is named {form}")));
+            }
+            return Ok(Form::Scratch);
+        };
         let (year, month, day) = rollout.date_parts();
         let home = format!("sessions/{year}/{month}/{day}");
         if target.dir.path != home.as_bytes() && target.dir.path != b"archived_sessions" {
@@ -294,7 +300,7 @@ impl Fs {
             )
             .into());
         }
-        if !is_date_folder(&target.path) {
+        if !is_date_folder(&target.path) || !is_date(&target.path) {
             return Err(denied(
                 &target.path,
                 "folders are made for years, months and days below sessions alone",
@@ -939,6 +945,26 @@ fn is_date_folder(path: &[u8]) -> bool {
     ok && components.next().is_none()
 }
 
+/// Of a path of the form that [`is_date_folder`] knows: is there such a month, such a day?
+fn is_date(path: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(path);
+    let parts: Vec<u16> = text.split('/').skip(1).filter_map(|part| part.parse().ok()).collect();
+    let month = |number: u16| time::Month::try_from(u8::try_from(number).unwrap_or(0));
+    match parts[..] {
+        [_, number] => month(number).is_ok(),
+        [year, number, day] => month(number).is_ok_and(|month| {
+            let day = u8::try_from(day).unwrap_or(0);
+            time::Date::from_calendar_date(i32::from(year), month, day).is_ok()
+        }),
+        _ => true,
+    }
+}
+
+/// Meant for a rollout, and not for a temporary of one?
+fn looks_like_rollout(name: &[u8]) -> bool {
+    name.starts_with(b"rollout-") && (name.ends_with(b".jsonl") || name.ends_with(b".jsonl.zst"))
+}
+
 fn make_file(path: &Path, mode: u32) -> Result<()> {
     let made = OpenOptions::new().write(true).create_new(true).mode(mode & 0o777).open(path);
     let made = made.map_err(StoreError::io("create", path))?;
@@ -1031,4 +1057,52 @@ fn sync_folders(from: Option<&Path>, root: &Path) -> Result<()> {
         folder = path.parent().map(Path::to_owned);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_made_for_dates_that_there_are() {
+        let table: [(&str, bool); 12] = [
+            ("sessions/2026", true),
+            ("sessions/2026/12", true),
+            ("sessions/2024/02/29", true),
+            ("sessions/2026/02/29", false),
+            ("sessions/2026/00", false),
+            ("sessions/2026/13", false),
+            ("sessions/2026/1", false),
+            ("sessions/2026/02/08/09", false),
+            ("sessions/26", false),
+            ("sessions", false),
+            ("archived_sessions/2026", false),
+            ("sessions/2026/02/+8", false),
+        ];
+        for (path, may) in table {
+            let path = path.as_bytes();
+            assert_eq!(is_date_folder(path) && is_date(path), may, "{}", String::from_utf8_lossy(path));
+        }
+    }
+
+    #[test]
+    fn a_plain_file_is_kept_by_its_compressed_form_only_if_that_has_its_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = dir.path().join("r.jsonl");
+        let bytes = vec![b'x'; COMPARED_BYTES + 7];
+        fs::write(&plain, &bytes).unwrap();
+        assert!(!is_kept_compressed(&plain).unwrap(), "there is none");
+        let whole = zstd::encode_all(&bytes[..], 1).unwrap();
+        let table: [(Vec<u8>, bool); 5] = [
+            (whole.clone(), true),
+            (whole[..whole.len() - 1].to_vec(), false),
+            (zstd::encode_all(&bytes[1..], 1).unwrap(), false),
+            (zstd::encode_all(&[&bytes[..], b"y"].concat()[..], 1).unwrap(), false),
+            (b"no zstd".to_vec(), false),
+        ];
+        for (compressed, kept) in table {
+            fs::write(content::compressed_path(&plain), compressed).unwrap();
+            assert_eq!(is_kept_compressed(&plain).unwrap(), kept);
+        }
+    }
 }
