@@ -39,7 +39,7 @@ Examples:
   rolloutfs mount /srv/home /mnt/threads -o ro,allow_other
   rolloutfs mount -f --views by-name,by-cwd ~/codex
 In /etc/fstab:
-  /home/me/.codex /home/me/codex fuse.rolloutfs ro,noauto,user 0 0")]
+  /home/me/.codex /home/me/codex fuse.rolloutfs noauto,user 0 0")]
 pub(super) struct MountArgs {
     /// The home (default: $CODEX_HOME, then ~/.codex) and where to mount it
     #[arg(value_names = ["HOME", "MOUNTPOINT"], num_args = 1..=2, required = true)]
@@ -279,7 +279,16 @@ fn serve(plan: &Plan, mounted: impl FnOnce() + Send) -> Result<(), CliError> {
         }
     })
     .map_err(StoreError::io("handle signals for", &mountpoint))?;
-    let fs = Arc::new(Fs::new(open_store(plan)?, plan.fs.clone()).map_err(invalid)?);
+    let store = open_store(plan)?;
+    let mut options = plan.fs.clone();
+    if !options.read_only && !store.state_lasts() {
+        log::warn!(
+            "{} goes when the machine restarts: nothing can be written through this mount",
+            store.state_dir().display()
+        );
+        options.read_only = true;
+    }
+    let fs = Arc::new(Fs::new(store, options).map_err(invalid)?);
     fs.set_mountpoint(&mountpoint);
     let device = session::mount(&mountpoint, &plan.mount)?;
     let served = serve_mounted(plan, &fs, device, &mountpoint, mounted);

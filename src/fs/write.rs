@@ -33,7 +33,7 @@ use crate::store::rollout::{RolloutName, ThreadId};
 use crate::store::row::{FileRow, RowKind};
 use crate::store::session_index::{self, NameEntry};
 use crate::store::thaw::{ThawTime, thaw};
-use crate::store::trash::{PutOptions, Trash, companions};
+use crate::store::trash::{PutOptions, Trash, TrashItem, companions};
 use crate::store::trigger::{self, Trigger};
 use crate::views::name;
 
@@ -112,6 +112,18 @@ impl Default for Writes {
 impl Writes {
     fn lock(&self, number: NodeNumber) -> MutexGuard<'_, ()> {
         self.locks[number.0 as usize % LOCKS].lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// The locks of two files, in the order of the locks: two calls never wait for each other.
+    fn lock_both(&self, one: NodeNumber, other: Option<NodeNumber>) -> Vec<MutexGuard<'_, ()>> {
+        let mut places: Vec<_> =
+            std::iter::once(one).chain(other).map(|number| number.0 as usize % LOCKS).collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+            .into_iter()
+            .map(|place| self.locks[place].lock().unwrap_or_else(|poison| poison.into_inner()))
+            .collect()
     }
 
     pub(super) fn forget(&self, number: NodeNumber) {
@@ -535,7 +547,13 @@ impl Fs {
             return Ok(());
         }
         let form = self.form(to)?;
-        let _writing = self.writes.lock(file.number);
+        let old = match there {
+            Some(Node::File(old)) => Some(old),
+            Some(Node::Fixed(SESSION_INDEX)) | None => None,
+            Some(Node::Dir(dir)) => return Err(FsError::IsADirectory(dir.number)),
+            Some(_) => return Err(denied(&to.path, "what is made up cannot be replaced")),
+        };
+        let _writing = self.writes.lock_both(file.number, old.as_ref().map(|old| old.number));
         self.writes.forget(file.number);
         match (file.area, form) {
             (Area::Home, Form::Rollout(rollout)) => self.archive_or_back(file, to, &rollout),
@@ -543,6 +561,9 @@ impl Fs {
                 Err(denied(&file.path, "a thread moves between sessions and archived_sessions alone"))
             }
             (_, Form::Names) => self.replace_names(file),
+            (_, Form::Scratch) if old.as_ref().is_some_and(|old| old.area != Area::Scratch) => {
+                Err(denied(&to.path, "it is in the home, where only threads are written"))
+            }
             (area, Form::Scratch) => {
                 let from = self.store.areas().join(area, &file.path);
                 let lies = self.store.areas().join(Area::Scratch, &to.path);
@@ -553,20 +574,26 @@ impl Fs {
             (area, Form::Compressed(rollout)) => self.place_compressed(file, area, to, &rollout),
             (area, Form::Rollout(rollout)) => {
                 self.check_id_free(to, &rollout, Some(file.number))?;
-                if let Some(Node::File(old)) = there {
-                    self.remove_file_for(&old, &to.path)?;
-                }
+                let replaced = match &old {
+                    Some(old) if old.area == Area::Home => Some(self.remove_file_for(old, &to.path)?),
+                    _ => None,
+                };
                 let from = self.store.areas().join(area, &file.path);
                 let lies = self.store.areas().join(Area::Pending, &to.path);
                 self.make_spool_folder(&lies)?;
                 fs::rename(&from, &lies).map_err(StoreError::io("rename", &from))?;
                 let (flow, _) = Trigger::default().look(&lies).map_err(StoreError::io("read", &lies))?;
-                let at_once =
-                    rollout.rollout_id().is_some() || self.options.materialise == Materialise::Create;
+                // What takes the place of a materialised thread is materialised.
+                let at_once = rollout.rollout_id().is_some()
+                    || replaced.is_some()
+                    || self.options.materialise == Materialise::Create;
                 if (flow == trigger::Flow::Materialise || at_once)
                     && let Err(error) = self.place(&to.path)
                 {
                     let _ = fs::rename(&lies, &from);
+                    if let Some((trash, item)) = replaced {
+                        trash.restore(&item, None)?;
+                    }
                     self.look(&[&file.path, &to.path], false)?;
                     return Err(error);
                 }
@@ -576,21 +603,17 @@ impl Fs {
     }
 
     /// What is replaced by a rename is not lost: to the trash with it (spec: a migration renames over a rollout).
-    fn remove_file_for(&self, old: &FileRow, path: &[u8]) -> Result<()> {
-        match old.area {
-            Area::Home => {
-                let options = PutOptions {
-                    name: old.name.clone(),
-                    why: format!("replaced by a rename to {}", String::from_utf8_lossy(path)),
-                    despite_writer: true,
-                };
-                let paths = companions(self.store.home(), &old.path, false);
-                Trash::new(self.store.home(), self.store.state_dir()).put(&paths, &options)?;
-                self.writes.forget(old.number);
-                Ok(())
-            }
-            _ => Ok(()),
-        }
+    fn remove_file_for(&self, old: &FileRow, path: &[u8]) -> Result<(Trash, TrashItem)> {
+        let options = PutOptions {
+            name: old.name.clone(),
+            why: format!("replaced by a rename to {}", String::from_utf8_lossy(path)),
+            despite_writer: true,
+        };
+        let paths = companions(self.store.home(), &old.path, false);
+        let trash = Trash::new(self.store.home(), self.store.state_dir());
+        let item = trash.put(&paths, &options)?;
+        self.writes.forget(old.number);
+        Ok((trash, item))
     }
 
     fn archive_or_back(&self, file: &FileRow, to: &Target, rollout: &RolloutName) -> Result<()> {
@@ -686,13 +709,26 @@ impl Fs {
         if file.kind != RowKind::Rollout {
             return Err(denied(&file.path, "it is no rollout"));
         }
-        for _ in 0..REPLACED_MAX {
+        let mut file = file.clone();
+        for attempt in 0..REPLACED_MAX {
+            if attempt > 0 {
+                // It was replaced below: by what, the disk says.
+                self.look(&[&file.path], false)?;
+                file = self.query(|queries| queries.file(file.number))?.ok_or(FsError::Stale(file.number))?;
+            }
             let lies = self.store.home().join(&file.path);
             if file.encoding == Encoding::Zstd && thaw(&lies, ThawTime::Now)? {
                 self.writes.forget(file.number);
                 self.look(&[&file.path], false)?;
             }
-            let open = self.open_to_append(file.number, &lies)?;
+            let open = match self.open_to_append(file.number, &lies) {
+                Err(FsError::Store(StoreError::Io { source, .. }))
+                    if source.kind() == io::ErrorKind::NotFound =>
+                {
+                    continue;
+                }
+                opened => opened?,
+            };
             let before = open.metadata().map_err(StoreError::io("look at", &lies))?;
             if before.nlink() == 0 {
                 self.writes.forget(file.number);

@@ -109,10 +109,8 @@ impl Home {
         {
             candidates.push(state.join("rolloutfs").join(&hash));
         }
-        // SAFETY: getuid cannot fail and touches no memory.
-        let uid = unsafe { libc::getuid() };
-        for base in [PathBuf::from("/dev/shm"), env::temp_dir()] {
-            candidates.push(base.join(format!("rolloutfs-{uid}")).join(&hash));
+        for base in passing_places() {
+            candidates.push(base.join(format!("rolloutfs-{}", user_id())).join(&hash));
         }
         candidates
     }
@@ -147,6 +145,22 @@ impl Home {
             None => self.state_candidates().into_iter().find(has_index),
         }
     }
+}
+
+/// Where state is kept at the last: it goes when the machine restarts.
+fn passing_places() -> [PathBuf; 2] {
+    [PathBuf::from("/dev/shm"), env::temp_dir()]
+}
+
+/// True for a state folder that [`Home::make_state_dir`] chose at the last.
+pub(super) fn is_passing(state_dir: &Path) -> bool {
+    let ours = |base: &Path| base.join(format!("rolloutfs-{}", user_id()));
+    passing_places().iter().any(|base| state_dir.starts_with(ours(base)))
+}
+
+fn user_id() -> libc::uid_t {
+    // SAFETY: getuid cannot fail and touches no memory.
+    unsafe { libc::getuid() }
 }
 
 /// The index's name in a state folder.

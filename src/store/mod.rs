@@ -187,6 +187,11 @@ impl Store {
         &self.news
     }
 
+    /// True if the state folder outlives a restart of the machine: what is accepted may be kept there.
+    pub fn state_lasts(&self) -> bool {
+        !home::is_passing(&self.state_dir)
+    }
+
     /// True if this process keeps the index.
     pub fn is_writer(&self) -> bool {
         self.indexer.is_some()
