@@ -152,8 +152,7 @@ fn chosen(mut items: Vec<Item>, ids: &[ThreadId]) -> Result<Vec<Item>, StoreErro
 /// Writes a command into the control file of a mount.
 fn command(mount: &Mount, text: &str) -> Result<(), StoreError> {
     let control = mount.mount_point.join(STATE_DIR_NAME).join("control");
-    let mut open =
-        OpenOptions::new().write(true).open(&control).map_err(StoreError::io("open", &control))?;
+    let mut open = OpenOptions::new().write(true).open(&control).map_err(StoreError::io("open", &control))?;
     open.write_all(format!("{text}\n").as_bytes()).map_err(StoreError::io("write to", &control))
 }
 

@@ -796,8 +796,7 @@ impl Fs {
         for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
             let text = String::from_utf8_lossy(line);
             let mut words = text.split_whitespace();
-            let (verb, thread, rest) =
-                (words.next(), words.next().map(str::parse::<ThreadId>), words.next());
+            let (verb, thread, rest) = (words.next(), words.next().map(str::parse::<ThreadId>), words.next());
             match (verb, thread, rest) {
                 (Some("persist"), Some(Ok(thread)), None) => {
                     self.files_of(thread)?.iter().try_for_each(|file| self.persist(file.number))?;
@@ -871,6 +870,8 @@ impl Fs {
                         .map_err(StoreError::io("change the mode of", &lies))?;
                 }
             }
+            // What copies a whole tree sets the time of its root at the end.
+            Node::Dir(dir) if dir.number == NodeNumber::ROOT && wanted.mode.is_none() => {}
             _ => return Err(denied(b"", "this file is made up and cannot be changed")),
         }
         self.getattr(number)
@@ -1004,7 +1005,8 @@ fn is_kept_compressed(plain: &Path) -> Result<bool> {
         found.clear();
         // One byte more at the end: it must have none. What does not decode is not the same.
         let wanted = if count == 0 { 1 } else { count as u64 };
-        let same = decoded.by_ref().take(wanted).read_to_end(&mut found).is_ok() && found == expected[..count];
+        let same =
+            decoded.by_ref().take(wanted).read_to_end(&mut found).is_ok() && found == expected[..count];
         if !same || count == 0 {
             return Ok(same);
         }

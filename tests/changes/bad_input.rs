@@ -37,7 +37,12 @@ fn attempts() -> Vec<(String, Attempt, i32, &'static str)> {
         format!("rollout-2025-02-08T09-15-02-{uuid}.jsonl"),
     ] {
         add("the wrong day", creation(day(&bad)), libc::EINVAL, "belongs in sessions/");
-        add("the wrong folder", creation(format!("sessions/2026/{bad}")), libc::EINVAL, "belongs in sessions/");
+        add(
+            "the wrong folder",
+            creation(format!("sessions/2026/{bad}")),
+            libc::EINVAL,
+            "belongs in sessions/",
+        );
     }
     for bad in [
         format!("rollout-2026-02-30T09-15-02-{uuid}.jsonl"),
@@ -63,54 +68,134 @@ fn attempts() -> Vec<(String, Attempt, i32, &'static str)> {
     for view in ["by-name", "by-id", "by-cwd/src/app", "archived/2026/02/08", "health"] {
         add("a file in a view", creation(format!("{view}/x.jsonl")), libc::EPERM, "mv or ln -s in by-name");
     }
-    for path in ["by-id/new", "by-name/new", "new", "sessions/26", "sessions/2026/2", "sessions/2026/02/08/x", "archived_sessions/2026"] {
+    for path in [
+        "by-id/new",
+        "by-name/new",
+        "new",
+        "sessions/26",
+        "sessions/2026/2",
+        "sessions/2026/02/08/x",
+        "archived_sessions/2026",
+    ] {
         add("a folder", folder(path.to_owned()), libc::EPERM, "years, months and days");
     }
     for path in ["sessions/2026/13", "sessions/2026/02/30", "sessions/2026/00"] {
         add("a folder of no date", folder(path.to_owned()), libc::EPERM, "years, months and days");
     }
-    for path in [format!("by-id/{}.jsonl", id(1)), format!("by-cwd/src/app/{}", name(1)), "latest".into(), "README.md".into(), "threads.jsonl".into()] {
+    for path in [
+        format!("by-id/{}.jsonl", id(1)),
+        format!("by-cwd/src/app/{}", name(1)),
+        "latest".into(),
+        "README.md".into(),
+        "threads.jsonl".into(),
+    ] {
         add("rm in a view", removal(path), libc::EPERM, "can be removed");
     }
-    add("a thread into a view", renaming(active(1), format!("by-id/{}x.jsonl", id(1))), libc::EPERM, "a view shows what is");
-    add("a thread into by-name", renaming(active(1), "by-name/x.jsonl".into()), libc::EPERM, "a view shows what is");
-    add("a link out of its view", renaming(format!("by-id/{}.jsonl", id(1)), "by-name/x.jsonl".into()), libc::EPERM, "nothing moves");
-    add("a link within a view", renaming(format!("by-id/{}.jsonl", id(1)), "by-id/x.jsonl".into()), libc::EPERM, "nothing moves");
-    add("a name into sessions", renaming("by-name/one.jsonl".into(), active(77)), libc::EPERM, "nothing moves");
+    add(
+        "a thread into a view",
+        renaming(active(1), format!("by-id/{}x.jsonl", id(1))),
+        libc::EPERM,
+        "a view shows what is",
+    );
+    add(
+        "a thread into by-name",
+        renaming(active(1), "by-name/x.jsonl".into()),
+        libc::EPERM,
+        "a view shows what is",
+    );
+    add(
+        "a link out of its view",
+        renaming(format!("by-id/{}.jsonl", id(1)), "by-name/x.jsonl".into()),
+        libc::EPERM,
+        "nothing moves",
+    );
+    add(
+        "a link within a view",
+        renaming(format!("by-id/{}.jsonl", id(1)), "by-id/x.jsonl".into()),
+        libc::EPERM,
+        "nothing moves",
+    );
+    add(
+        "a name into sessions",
+        renaming("by-name/one.jsonl".into(), active(77)),
+        libc::EPERM,
+        "nothing moves",
+    );
     add("a folder", renaming("sessions/2026".into(), "sessions/2027".into()), libc::EPERM, "folders stay");
     add("a thread under another name", renaming(active(1), active(77)), libc::EPERM, "keeps its name");
-    add("a thread in another day", renaming(active(1), format!("sessions/2026/02/{}", name(1))), libc::EINVAL, "belongs in");
+    add(
+        "a thread in another day",
+        renaming(active(1), format!("sessions/2026/02/{}", name(1))),
+        libc::EINVAL,
+        "belongs in",
+    );
     add("a thread over another", renaming(active(1), active(2)), libc::EPERM, "keeps its name");
-    for to in ["../nowhere", "/etc/passwd", "../sessions", "../README.md", "MNT/nowhere", &format!("../{}", active(99)), ""] {
+    for to in [
+        "../nowhere",
+        "/etc/passwd",
+        "../sessions",
+        "../README.md",
+        "MNT/nowhere",
+        &format!("../{}", active(99)),
+        "",
+    ] {
         let number = if to.is_empty() { libc::ENOENT } else { libc::EINVAL };
         let says = if to.is_empty() { "" } else { "no thread of this mount" };
         add(&format!("a name for {to:?}"), linking(to.to_owned(), "by-name/x.jsonl".into()), number, says);
     }
-    add("a link elsewhere", linking(format!("../{}", active(1)), "by-id/x.jsonl".into()), libc::EPERM, "in by-name alone");
+    add(
+        "a link elsewhere",
+        linking(format!("../{}", active(1)), "by-id/x.jsonl".into()),
+        libc::EPERM,
+        "in by-name alone",
+    );
     add("a link in sessions", linking(name(1), day("x.jsonl")), libc::EPERM, "in by-name alone");
     let target = format!("../{}", active(1));
-    for (bad, number) in [(".jsonl", libc::EINVAL), ("%.jsonl", libc::EINVAL), ("   .jsonl", libc::EINVAL), ("%0A%09.jsonl", libc::EINVAL)] {
-        add(&format!("the name {bad:?}"), linking(target.clone(), format!("by-name/{bad}")), number, "more than white space");
+    for (bad, number) in [
+        (".jsonl", libc::EINVAL),
+        ("%.jsonl", libc::EINVAL),
+        ("   .jsonl", libc::EINVAL),
+        ("%0A%09.jsonl", libc::EINVAL),
+    ] {
+        add(
+            &format!("the name {bad:?}"),
+            linking(target.clone(), format!("by-name/{bad}")),
+            number,
+            "more than white space",
+        );
     }
-    add("a name of 10 kB", linking(target.clone(), format!("by-name/{}", "n".repeat(10_000))), libc::ENAMETOOLONG, "");
+    add(
+        "a name of 10 kB",
+        linking(target.clone(), format!("by-name/{}", "n".repeat(10_000))),
+        libc::ENAMETOOLONG,
+        "",
+    );
     add("a name that is taken", linking(target, "by-name/one.jsonl".into()), libc::EEXIST, "");
-    let exchange: Attempt =
-        Box::new(|mount| rename_with(&mount.path(&active(1)), &mount.path(&active(2)), libc::RENAME_EXCHANGE));
+    let exchange: Attempt = Box::new(|mount| {
+        rename_with(&mount.path(&active(1)), &mount.path(&active(2)), libc::RENAME_EXCHANGE)
+    });
     add("an exchange", exchange, libc::EINVAL, "is not exchanged");
     let over: Attempt = Box::new(|mount| {
-        rename_with(&mount.path("by-name/one.jsonl"), &mount.path("by-name/two.jsonl"), libc::RENAME_NOREPLACE)
+        rename_with(
+            &mount.path("by-name/one.jsonl"),
+            &mount.path("by-name/two.jsonl"),
+            libc::RENAME_NOREPLACE,
+        )
     });
     add("a name that is taken, not to be replaced", over, libc::EEXIST, "");
     for path in ["README.md", "threads.jsonl", ".rolloutfs/status.json"] {
-        let write: Attempt = Box::new(move |mount| {
-            OpenOptions::new().append(true).open(mount.path(path))?.write_all(b"x")
-        });
+        let write: Attempt =
+            Box::new(move |mount| OpenOptions::new().append(true).open(mount.path(path))?.write_all(b"x"));
         add(&format!("writing to {path}"), write, libc::EPERM, "made up");
     }
     let fifo: Attempt = Box::new(|mount| {
         let path = std::ffi::CString::new(mount.path("fifo").as_os_str().as_bytes()).unwrap();
         // SAFETY: the path ends in NUL and lives through the call.
-        if unsafe { libc::mkfifo(path.as_ptr(), 0o600) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if unsafe { libc::mkfifo(path.as_ptr(), 0o600) } == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     });
     add("a fifo", fifo, libc::EPERM, "only regular files");
     all
@@ -158,7 +243,8 @@ fn odd_bytes_are_written_as_they_are() {
         return;
     }
     let mount = Mount::of(|home| with_threads(home, 1..=2), &[]);
-    let parts: [&[u8]; 6] = [b"{\"half\":", b"\0\0\0\n", b"\xff\xfe\n", b"\n\n\r\n", b"{} {} {}\n", b"no newline"];
+    let parts: [&[u8]; 6] =
+        [b"{\"half\":", b"\0\0\0\n", b"\xff\xfe\n", b"\n\n\r\n", b"{} {} {}\n", b"no newline"];
     let (path, lies) = (mount.path(&active(1)), mount.home().join(active(1)));
     let mut file = OpenOptions::new().append(true).open(&path).unwrap();
     let mut expected = thread(1).into_bytes();
@@ -189,7 +275,8 @@ fn a_line_of_64_mebibytes() {
     }
     const BYTES: usize = 64 << 20;
     let mount = Mount::of(|home| with_threads(home, [2]), &[]);
-    let long = format!("{{\"timestamp\":\"x\",\"type\":\"response_item\",\"payload\":\"{}\"}}\n", "y".repeat(BYTES));
+    let long =
+        format!("{{\"timestamp\":\"x\",\"type\":\"response_item\",\"payload\":\"{}\"}}\n", "y".repeat(BYTES));
     let text = meta(1, "") + &long + &user("x");
     let mut file = OpenOptions::new().append(true).create(true).open(mount.path(&active(1))).unwrap();
     for part in text.as_bytes().chunks(2 << 20) {

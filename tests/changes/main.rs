@@ -78,7 +78,12 @@ pub fn user(message: &str) -> String {
 
 /// An item of the model.
 pub fn item(text: &str) -> String {
-    line("response_item", &format!("{{\"type\":\"message\",\"role\":\"assistant\",\"content\":[{{\"type\":\"output_text\",\"text\":\"{text}\"}}]}}"))
+    line(
+        "response_item",
+        &format!(
+            "{{\"type\":\"message\",\"role\":\"assistant\",\"content\":[{{\"type\":\"output_text\",\"text\":\"{text}\"}}]}}"
+        ),
+    )
 }
 
 /// A whole small thread.

@@ -40,7 +40,10 @@ fn assert_names(mount: &Mount, expected: &[(&str, u64)], absent: &[&str]) {
 }
 
 fn named(number: u64, name: &str) -> String {
-    format!("{{\"id\":\"{}\",\"thread_name\":\"{name}\",\"updated_at\":\"2026-02-08T10:00:00Z\"}}\n", id(number))
+    format!(
+        "{{\"id\":\"{}\",\"thread_name\":\"{name}\",\"updated_at\":\"2026-02-08T10:00:00Z\"}}\n",
+        id(number)
+    )
 }
 
 #[test]
@@ -74,7 +77,11 @@ fn names_are_given_moved_and_dropped() {
     let text = fs::read_to_string(mount.path("threads.jsonl")).unwrap();
     assert!(text.contains("\"fix: auth/login (v2)\""));
     assert!(names(&mount.path("by-name")).contains(&"b.jsonl".to_owned()));
-    mount.ok(&format!("ln -sf ../{} by-name/forced.jsonl && ln -sf ../{} by-name/forced.jsonl", active(1), active(2)));
+    mount.ok(&format!(
+        "ln -sf ../{} by-name/forced.jsonl && ln -sf ../{} by-name/forced.jsonl",
+        active(1),
+        active(2)
+    ));
     let first = format!("forced~{}", last8(1));
     let third = "fix%3A auth%2Flogin (v2)";
     let target = fs::read_link(by_name(third)).unwrap();
@@ -133,7 +140,10 @@ fn the_names_file_is_appended_to_and_replaced() {
         fs::rename(mount.path(temporary), &path).unwrap();
         assert_names(&mount, &[(temporary, 3)], &["one", "two"]);
         assert_eq!(fs::read_to_string(&path).unwrap(), named(3, temporary));
-        assert_eq!(fs::read_to_string(mount.home().join("session_index.jsonl")).unwrap(), named(3, temporary));
+        assert_eq!(
+            fs::read_to_string(mount.home().join("session_index.jsonl")).unwrap(),
+            named(3, temporary)
+        );
         assert!(!mount.path(temporary).exists());
         assert!(!names(&mount.path("")).contains(&temporary.to_owned()));
     }
@@ -170,7 +180,11 @@ fn every_view_follows_a_call_at_once() {
         assert_eq!(fs::read_link(mount.path(&dated)).unwrap(), Path::new("../../../..").join(archived(2)));
         for link in &links {
             let target = fs::read_link(mount.path(link)).unwrap();
-            assert!(target.to_str().unwrap().ends_with(&archived(2)), "{round}: {link} -> {}", target.display());
+            assert!(
+                target.to_str().unwrap().ends_with(&archived(2)),
+                "{round}: {link} -> {}",
+                target.display()
+            );
             assert!(mount.path(link).exists(), "{round}");
         }
         assert!(names(&mount.path("archived/2026/02/08")).contains(&name(2)));
@@ -183,7 +197,11 @@ fn every_view_follows_a_call_at_once() {
         assert!(!mount.path("archived/2026").exists());
         for link in &links {
             let target = fs::read_link(mount.path(link)).unwrap();
-            assert!(target.to_str().unwrap().ends_with(&active(2)), "{round}: {link} -> {}", target.display());
+            assert!(
+                target.to_str().unwrap().ends_with(&active(2)),
+                "{round}: {link} -> {}",
+                target.display()
+            );
         }
         let text = fs::read_to_string(mount.path("threads.jsonl")).unwrap();
         assert_eq!(text.matches("\"archived\":true").count(), 0);
@@ -231,4 +249,53 @@ fn the_homes_own_files_are_not_shown_by_a_change_in_the_root() {
     fs::remove_file(mount.path("auth.json")).unwrap();
     assert_eq!(names(&mount.path("")), before);
     assert_eq!(fs::read_to_string(mount.home().join("auth.json")).unwrap(), "secret");
+}
+
+/// Many calls at a time, in the same folders: each finds what it changed, at once, and none waits for another's wait.
+#[test]
+fn calls_that_change_the_same_folders_at_a_time_are_seen_at_once() {
+    if !can_mount() {
+        return;
+    }
+    const WRITERS: u64 = 4;
+    const ROUNDS: u64 = 15;
+    let mount = Mount::of(|home| with_threads(home, 1..=WRITERS), &[]);
+    std::thread::scope(|scope| {
+        for number in 1..=WRITERS {
+            let mount = &mount;
+            scope.spawn(move || {
+                let by_id = mount.path(&format!("by-id/{}.jsonl", id(number)));
+                let dated = mount.path(&format!("archived/2026/02/08/{}", name(number)));
+                symlink(format!("../{}", active(number)), mount.path(&format!("by-name/t{number}-0.jsonl")))
+                    .unwrap();
+                for round in 1..=ROUNDS {
+                    fs::rename(mount.path(&active(number)), mount.path(&archived(number))).unwrap();
+                    assert!(fs::read_link(&by_id).unwrap().ends_with(archived(number)), "{number} {round}");
+                    assert!(dated.exists(), "{number} {round}");
+                    assert!(names(&mount.path("archived_sessions")).contains(&name(number)));
+                    let (old, new) =
+                        (format!("t{number}-{}.jsonl", round - 1), format!("t{number}-{round}.jsonl"));
+                    fs::rename(mount.path("by-name").join(&old), mount.path("by-name").join(&new)).unwrap();
+                    let target = fs::read_link(mount.path("by-name").join(&new)).unwrap();
+                    assert!(target.ends_with(archived(number)), "{number} {round}");
+                    assert!(!names(&mount.path("by-name")).contains(&old), "{number} {round}");
+                    let text = fs::read_to_string(mount.path("threads.jsonl")).unwrap();
+                    assert!(text.contains(&format!("\"t{number}-{round}\"")), "{number} {round}");
+                    fs::rename(mount.path(&archived(number)), mount.path(&active(number))).unwrap();
+                    assert!(fs::read_link(&by_id).unwrap().ends_with(active(number)), "{number} {round}");
+                    assert!(fs::symlink_metadata(&dated).is_err(), "{number} {round}");
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..10 {
+                mount.ok("find . -printf '%p %i %s %l\\n' > $M/../listing 2>&1 || true");
+            }
+        });
+    });
+    let early = mount.log().matches("answered before the kernel is told").count();
+    if early > 0 {
+        println!("{early} calls were answered early");
+    }
+    assert_eq!(names(&mount.path("by-name")).len() as u64, WRITERS);
 }

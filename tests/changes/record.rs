@@ -34,7 +34,11 @@ impl Watched {
     }
 
     fn add(&mut self, dir: &Path) {
-        let mask = WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::MOVED_FROM | WatchMask::DELETE | WatchMask::MODIFY;
+        let mask = WatchMask::CREATE
+            | WatchMask::MOVED_TO
+            | WatchMask::MOVED_FROM
+            | WatchMask::DELETE
+            | WatchMask::MODIFY;
         let descriptor = self.inotify.watches().add(dir, mask).unwrap();
         self.folders.push((descriptor, dir.to_owned()));
     }
@@ -112,8 +116,11 @@ fn a_thread_is_pending_until_its_user_speaks() {
     assert_eq!(threads.lines().count(), 1);
     assert_eq!(fs::read_link(mount.path("latest")).unwrap(), Path::new(&active(1)));
     let seen = watched.poll();
-    let made: Vec<_> =
-        seen.iter().filter(|(mask, _)| mask.contains(EventMask::ISDIR)).map(|(_, name)| name.as_str()).collect();
+    let made: Vec<_> = seen
+        .iter()
+        .filter(|(mask, _)| mask.contains(EventMask::ISDIR))
+        .map(|(_, name)| name.as_str())
+        .collect();
     assert_eq!(made[0], "sessions");
     assert!(made[1..].iter().all(|name| ["2026", "02", "08"].contains(name)), "{made:?}");
 }
@@ -144,7 +151,11 @@ fn what_else_materialises() {
     let table: [(u64, String, String); 4] = [
         (1, meta(1, ",\"source\":{\"subagent\":\"review\"}"), item("first")),
         (2, String::new(), meta(2, ",\"history_base\":{\"thread_id\":\"x\"}")),
-        (3, meta(3, ""), line("event_msg", "{\"type\":\"item_completed\",\"item\":{\"type\":\"UserMessage\"}}")),
+        (
+            3,
+            meta(3, ""),
+            line("event_msg", "{\"type\":\"item_completed\",\"item\":{\"type\":\"UserMessage\"}}"),
+        ),
         (4, meta(4, "") + &item("x"), user("x")),
     ];
     for (number, before, trigger) in table {
@@ -247,13 +258,18 @@ fn pending_threads_outlive_the_mount() {
     }
     let mut mount = Mount::new(&[]);
     make_day(&mount);
-    let texts: Vec<_> = (1..=5).map(|number| meta(number, "") + &item("waiting").repeat(number as usize)).collect();
+    let texts: Vec<_> =
+        (1..=5).map(|number| meta(number, "") + &item("waiting").repeat(number as usize)).collect();
     for (number, text) in (1..).zip(&texts) {
         fs::write(mount.path(&active(number)), text).unwrap();
     }
     let before = mount.ok("find sessions by-id -printf '%p %i %s %T@ %l\\n' | sort");
     for kill in [false, true] {
-        if kill { mount.kill() } else { mount.unmount() }
+        if kill {
+            mount.kill()
+        } else {
+            mount.unmount()
+        }
         mount.start(&[]);
         assert_eq!(mount.ok("find sessions by-id -printf '%p %i %s %T@ %l\\n' | sort"), before);
         for (number, text) in (1..).zip(&texts) {

@@ -60,9 +60,17 @@ fn make_folders(path: &Path) {
 }
 
 fn set_now(file: &File) {
-    let times = [libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT }, libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW }];
+    let times = [
+        libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT },
+        libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW },
+    ];
     // SAFETY: the descriptor is open and `times` has two elements.
-    assert_eq!(unsafe { libc::futimens(file.as_raw_fd(), times.as_ptr()) }, 0, "{}", io::Error::last_os_error());
+    assert_eq!(
+        unsafe { libc::futimens(file.as_raw_fd(), times.as_ptr()) },
+        0,
+        "{}",
+        io::Error::last_os_error()
+    );
 }
 
 fn is_recent(path: &Path) -> bool {
@@ -120,7 +128,10 @@ impl Codex {
         let on_disk = self.disk.join(active(number));
         let filler = format!(",\"base_instructions\":{{\"text\":\"{}\"}}", "i".repeat(14_000));
         writer.append(self.version, &meta(number, &filler));
-        writer.append(self.version, &line("response_item", "{\"type\":\"message\",\"role\":\"user\",\"content\":[]}"));
+        writer.append(
+            self.version,
+            &line("response_item", "{\"type\":\"message\",\"role\":\"user\",\"content\":[]}"),
+        );
         writer.append(self.version, &line("turn_context", "{\"cwd\":\"/src/app\"}"));
         assert!(!on_disk.exists(), "{:?}", self.version);
         self.turn(&mut writer, "hello");
@@ -208,8 +219,17 @@ impl Codex {
             assert_eq!(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }, 0);
             file
         });
-        let entry = format!("{{\"id\":\"{}\",\"thread_name\":\"{thread_name}\",\"updated_at\":\"2026-02-08T10:00:00Z\"}}\n", id(number));
-        OpenOptions::new().append(true).create(true).open(&index).unwrap().write_all(entry.as_bytes()).unwrap();
+        let entry = format!(
+            "{{\"id\":\"{}\",\"thread_name\":\"{thread_name}\",\"updated_at\":\"2026-02-08T10:00:00Z\"}}\n",
+            id(number)
+        );
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&index)
+            .unwrap()
+            .write_all(entry.as_bytes())
+            .unwrap();
         drop(locked);
         assert!(fs::read_to_string(&index).unwrap().ends_with(&entry));
         if self.owns_names {
