@@ -5,13 +5,15 @@
 //!
 //! And the other way round: a call that changed the tree is answered once the kernel was told of what it changed, so that
 //! whoever looks next sees it. But not of what the kernel holds locked for the call itself: that is told right after.
-//! Such a call has its answer, and counts as over while it waits.
+//! Such a call counts as over while its answer waits; and no thread that serves calls waits with it, for the kernel may
+//! need another call answered before it takes the notice.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crate::store::change::Change;
 use crate::store::node::NodeNumber;
 
 thread_local! {
@@ -19,8 +21,13 @@ thread_local! {
     static CHANGED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// How often one who waits looks whether it is waited for.
-const TELLING_POLL: Duration = Duration::from_millis(5);
+/// An answer that waits until the kernel knows what its call changed.
+struct Answer {
+    count: u64,
+    until: Instant,
+    holding: Holding,
+    give: Box<dyn FnOnce() + Send>,
+}
 
 #[derive(Default)]
 struct Calls {
@@ -31,8 +38,26 @@ struct Calls {
     held: BTreeMap<NodeNumber, u32>,
     /// What the kernel is just told of: it waits there for who holds it.
     telling: Option<NodeNumber>,
-    /// News up to this count was told.
+    /// News that is to be told when no call holds its node, and the count that it reaches up to.
+    later: BTreeSet<Change>,
+    later_count: u64,
+    /// News up to these counts was told: that of nodes that no call holds, and the rest but for what is held.
     told: u64,
+    told_later: u64,
+    answers: Vec<Answer>,
+    /// Somebody gives them.
+    answering: bool,
+    closed: bool,
+}
+
+impl Calls {
+    /// Is the kernel told of what this call changed? But for one who waits for us: who tells it of a node that came to be
+    /// held for this call meanwhile.
+    fn is_due(&self, answer: &Answer, now: Instant) -> bool {
+        let stuck = self.telling.is_some_and(|number| answer.holding.numbers.contains(&number));
+        let told = self.told >= answer.count && (self.told_later >= answer.count || stuck);
+        told || self.closed || answer.until <= now
+    }
 }
 
 /// Notes that the call at work on this thread changed the tree.
@@ -59,8 +84,8 @@ pub struct Running<'e> {
 }
 
 /// Nodes that the kernel holds locked for a call; dropped once it is answered.
-pub struct Holding<'e> {
-    epoch: &'e Epoch,
+pub struct Holding {
+    epoch: Arc<Epoch>,
     numbers: Vec<NodeNumber>,
 }
 
@@ -94,22 +119,49 @@ impl Epoch {
     }
 
     /// A call begins for which the kernel holds these nodes.
-    pub fn hold(&self, numbers: &[NodeNumber]) -> Holding<'_> {
+    pub fn hold(self: &Arc<Self>, numbers: &[NodeNumber]) -> Holding {
         let mut calls = self.calls();
         for &number in numbers {
             *calls.held.entry(number).or_default() += 1;
         }
-        Holding { epoch: self, numbers: numbers.to_vec() }
+        drop(calls);
+        Holding { epoch: self.clone(), numbers: numbers.to_vec() }
     }
 
-    /// May the kernel be told of something in this node now? Not while a call holds it. [`Epoch::told_one`] is to follow.
-    pub fn may_tell(&self, number: NodeNumber) -> bool {
+    /// News up to `count` was told, but for `later`: what may be held by calls.
+    pub fn told(&self, count: u64, later: impl IntoIterator<Item = Change>) {
         let mut calls = self.calls();
-        let free = !calls.held.contains_key(&number);
-        if free {
-            calls.telling = Some(number);
+        calls.later.extend(later);
+        calls.later_count = count;
+        calls.told = count;
+        self.ended.notify_all();
+    }
+
+    /// No more will be told.
+    pub fn close(&self) {
+        self.calls().closed = true;
+        self.ended.notify_all();
+    }
+
+    /// The next piece of news that could be held and is not; waits for one. `node` says what is held of it. None once
+    /// closed. [`Epoch::told_one`] is to follow.
+    pub fn next_later(&self, node: impl Fn(&Change) -> NodeNumber) -> Option<Change> {
+        let mut calls = self.calls();
+        while !calls.closed {
+            let free = calls.later.iter().find(|change| !calls.held.contains_key(&node(change))).cloned();
+            if let Some(change) = free {
+                calls.later.remove(&change);
+                calls.telling = Some(node(&change));
+                self.ended.notify_all();
+                return Some(change);
+            }
+            if calls.told_later != calls.later_count {
+                calls.told_later = calls.later_count;
+                self.ended.notify_all();
+            }
+            calls = self.ended.wait(calls).unwrap_or_else(|poison| poison.into_inner());
         }
-        free
+        None
     }
 
     /// The kernel was told.
@@ -117,30 +169,66 @@ impl Epoch {
         self.calls().telling = None;
     }
 
-    /// News up to `count` was told, but for what calls hold.
-    pub fn told(&self, count: u64) {
-        self.calls().told = count;
-        self.ended.notify_all();
+    /// Has `give` called once news up to `count` was told, or `at_most` after now; then what was held is let go.
+    pub fn answer_when_told(
+        &self,
+        count: u64,
+        holding: Holding,
+        at_most: Duration,
+        give: Box<dyn FnOnce() + Send>,
+    ) {
+        let mut calls = self.calls();
+        if calls.answering && !calls.closed {
+            calls.answers.push(Answer { count, until: Instant::now() + at_most, holding, give });
+            self.ended.notify_all();
+            return;
+        }
+        drop(calls);
+        give();
     }
 
-    /// Waits until news up to `count` was told, `at_most` this long. False: it was not. There is no waiting for one who
-    /// waits for us: who tells the kernel of a node that came to be held meanwhile.
-    pub fn wait_told(&self, count: u64, holding: &Holding<'_>, at_most: Duration) -> bool {
-        let end = Instant::now() + at_most;
-        let mut calls = self.calls();
-        while calls.told < count {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || calls.telling.is_some_and(|number| holding.numbers.contains(&number)) {
-                return false;
+    /// Gives answers when they are due, until closed.
+    pub fn give_answers(&self) {
+        self.calls().answering = true;
+        while let Some(due) = self.due_answers() {
+            for answer in due {
+                if answer.until <= Instant::now() {
+                    log::debug!("a call is answered before the kernel is told of all that it changed");
+                }
+                (answer.give)();
+                drop(answer.holding);
             }
-            let step = left.min(TELLING_POLL);
-            calls = self.ended.wait_timeout(calls, step).unwrap_or_else(|poison| poison.into_inner()).0;
         }
-        true
+    }
+
+    /// Waits for answers that are due; None once closed and all are given.
+    fn due_answers(&self) -> Option<Vec<Answer>> {
+        let mut calls = self.calls();
+        loop {
+            let now = Instant::now();
+            let answers = std::mem::take(&mut calls.answers);
+            let (due, wait): (Vec<_>, Vec<_>) =
+                answers.into_iter().partition(|answer| calls.is_due(answer, now));
+            calls.answers = wait;
+            if !due.is_empty() {
+                return Some(due);
+            }
+            if calls.closed {
+                return None;
+            }
+            let first = calls.answers.iter().map(|answer| answer.until).min();
+            calls = match first {
+                None => self.ended.wait(calls).unwrap_or_else(|poison| poison.into_inner()),
+                Some(first) => {
+                    let left = first.saturating_duration_since(now);
+                    self.ended.wait_timeout(calls, left).unwrap_or_else(|poison| poison.into_inner()).0
+                }
+            };
+        }
     }
 }
 
-impl Drop for Holding<'_> {
+impl Drop for Holding {
     fn drop(&mut self) {
         let mut calls = self.epoch.calls();
         for number in &self.numbers {
@@ -151,6 +239,8 @@ impl Drop for Holding<'_> {
                 }
             }
         }
+        drop(calls);
+        self.epoch.ended.notify_all();
     }
 }
 
@@ -182,23 +272,75 @@ mod tests {
         assert!(epoch.calls().next > new.number && !epoch.wait_for_running(Duration::ZERO));
     }
 
+    /// Gives an answer when it is due, and says whether that was in time.
+    fn is_answered(epoch: &Epoch, count: u64, holding: Holding, within: Duration) -> bool {
+        let given = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let give = given.clone();
+        let give = Box::new(move || give.store(true, std::sync::atomic::Ordering::SeqCst));
+        epoch.answer_when_told(count, holding, Duration::from_secs(30), give);
+        let end = Instant::now() + within;
+        while !given.load(std::sync::atomic::Ordering::SeqCst) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        given.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
     #[test]
-    fn waits_for_what_is_told_but_not_for_what_waits_for_it() {
-        let epoch = Epoch::default();
+    fn an_answer_waits_for_what_is_told_but_not_for_what_waits_for_it() {
+        let epoch = Arc::new(Epoch::default());
         let (held, free) = (NodeNumber(7), NodeNumber(8));
-        let first = epoch.hold(&[held, held]);
-        assert!(!epoch.may_tell(held) && epoch.may_tell(free));
-        epoch.told_one();
+        let change = |number| Change::Node { number };
+        let node = |change: &Change| match change {
+            Change::Node { number } => *number,
+            _ => NodeNumber::ROOT,
+        };
+        let (long, short) = (Duration::from_secs(30), Duration::from_millis(20));
+        assert!(is_answered(&epoch, 9, epoch.hold(&[held]), Duration::ZERO), "nobody tells");
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| epoch.wait_told(3, &first, Duration::from_secs(30)));
-            epoch.told(3);
-            assert!(waiting.join().unwrap());
+            scope.spawn(|| epoch.give_answers());
+            while !epoch.calls().answering {
+                std::thread::yield_now();
+            }
+            let other = epoch.hold(&[held]);
+            epoch.told(3, [change(held), change(free)]);
+            assert!(!is_answered(&epoch, 3, epoch.hold(&[held, held]), short), "the rest is not told");
+            let teller = scope.spawn(|| {
+                let mut told = Vec::new();
+                while let Some(change) = epoch.next_later(node) {
+                    told.push(change);
+                    epoch.told_one();
+                }
+                told
+            });
+            assert!(is_answered(&epoch, 3, epoch.hold(&[held]), long));
+            assert!(!is_answered(&epoch, 4, epoch.hold(&[free]), short));
+            drop(other);
+            epoch.told(5, []);
+            assert!(is_answered(&epoch, 5, epoch.hold(&[free]), long));
+            while !epoch.calls().later.is_empty() {
+                std::thread::yield_now();
+            }
+            epoch.close();
+            assert_eq!(teller.join().unwrap(), [change(free), change(held)]);
         });
-        assert!(!epoch.wait_told(4, &first, Duration::from_millis(1)));
-        drop(first);
-        assert!(epoch.may_tell(held));
-        let late = epoch.hold(&[held]);
-        assert!(!epoch.wait_told(4, &late, Duration::from_secs(30)), "at once");
+        assert!(epoch.calls().answers.is_empty(), "all are given at the end");
+    }
+
+    #[test]
+    fn there_is_no_waiting_for_who_waits() {
+        let epoch = Arc::new(Epoch::default());
+        let number = NodeNumber(7);
+        epoch.told(1, [Change::Node { number }]);
+        assert!(epoch.next_later(|_| number).is_some());
+        std::thread::scope(|scope| {
+            scope.spawn(|| epoch.give_answers());
+            while !epoch.calls().answering {
+                std::thread::yield_now();
+            }
+            assert!(!is_answered(&epoch, 1, epoch.hold(&[NodeNumber(8)]), Duration::from_millis(20)));
+            assert!(is_answered(&epoch, 1, epoch.hold(&[number]), Duration::from_secs(30)), "at once");
+            epoch.close();
+        });
     }
 
     #[test]

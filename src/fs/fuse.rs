@@ -20,7 +20,6 @@ use fuser::{
 
 use super::attr::{Attr, NodeKind};
 use super::counters::Request;
-use super::epoch::Holding;
 use super::error::FsError;
 use super::write::Wanted;
 use super::{Fs, errno};
@@ -83,14 +82,15 @@ impl Adapter {
         }
     }
 
-    /// Runs a call that may change the tree and for which the kernel holds `holds`; it is to be answered before the first
-    /// of the results is dropped. What it answers with is not to be kept: it may be old when it is sent.
-    fn change<T>(
+    /// Runs a call that may change the tree and for which the kernel holds `holds`, and has it answered once the kernel is
+    /// told of what it changed. What it answers with is not to be kept: it may be old when it is sent.
+    fn change<T: Send + 'static>(
         &self,
         request: Request,
         holds: &[INodeNo],
         work: impl FnOnce(&Fs) -> Result<T, FsError>,
-    ) -> (Changing<'_>, Result<T, Errno>) {
+        answer: impl FnOnce(Result<T, Errno>) + Send + 'static,
+    ) {
         let epoch = self.fs.epoch();
         let holding = epoch.hold(&holds.iter().map(|node| NodeNumber(node.0)).collect::<Vec<_>>());
         let running = epoch.enter();
@@ -99,39 +99,15 @@ impl Adapter {
         drop(running);
         if super::epoch::take_changed() {
             let count = self.fs.store().news().count();
-            if !epoch.wait_told(count, &holding, TOLD_WAIT_MAX) {
-                log::debug!("{request:?} is answered before the kernel is told of all that it changed");
-            }
-        }
-        (Changing { fs: &self.fs, holding: Some(holding) }, done)
-    }
-
-    fn reply_entry(&self, made: Result<super::Found, Errno>, reply: ReplyEntry) {
-        match made {
-            Ok(found) => {
-                reply.entry_with_ttls(&Duration::ZERO, &Duration::ZERO, &file_attr(&found.attr), GENERATION)
-            }
-            Err(errno) => reply.error(errno),
+            epoch.answer_when_told(count, holding, TOLD_WAIT_MAX, Box::new(move || answer(done)));
+        } else {
+            answer(done);
         }
     }
 
     fn unsupported(&self, request: Request) -> Errno {
         self.fs.counters().count(request);
         Errno::ENOSYS
-    }
-}
-
-/// A call that changed something and is about to be answered.
-struct Changing<'f> {
-    fs: &'f Fs,
-    holding: Option<Holding<'f>>,
-}
-
-impl Drop for Changing<'_> {
-    fn drop(&mut self) {
-        self.holding.take();
-        // What was held can be told of now.
-        self.fs.store().news().wake();
     }
 }
 
@@ -150,6 +126,15 @@ fn timespec(time: TimeOrNow) -> libc::timespec {
             // Before 1970 fuser gives no exact fraction: whole seconds.
             Err(before) => libc::timespec { tv_sec: -(before.duration().as_secs() as i64), tv_nsec: 0 },
         },
+    }
+}
+
+fn reply_made(made: Result<super::Found, Errno>, reply: ReplyEntry) {
+    match made {
+        Ok(found) => {
+            reply.entry_with_ttls(&Duration::ZERO, &Duration::ZERO, &file_attr(&found.attr), GENERATION)
+        }
+        Err(errno) => reply.error(errno),
     }
 }
 
@@ -352,12 +337,11 @@ impl Filesystem for Adapter {
     ) {
         let mtime = mtime.map(timespec);
         let wanted = Wanted { size_bytes: size, mode, uid, gid, mtime };
-        let (_changing, done) =
-            self.change(Request::Setattr, &[ino], |fs| fs.setattr(NodeNumber(ino.0), &wanted));
-        match done {
+        let work = |fs: &Fs| fs.setattr(NodeNumber(ino.0), &wanted);
+        self.change(Request::Setattr, &[ino], work, move |done| match done {
             Ok(timed) => reply.attr(&Duration::ZERO, &file_attr(&timed.value)),
             Err(errno) => reply.error(errno),
-        }
+        });
     }
 
     fn mknod(
@@ -374,9 +358,8 @@ impl Filesystem for Adapter {
             log::info!("{name:?} is not made: there are only regular files, folders of days and names");
             return reply.error(Errno::EPERM);
         }
-        let (_changing, made) = self
-            .change(Request::Mknod, &[parent], |fs| fs.mknod(NodeNumber(parent.0), name.as_bytes(), mode));
-        self.reply_entry(made, reply);
+        let work = |fs: &Fs| fs.mknod(NodeNumber(parent.0), name.as_bytes(), mode);
+        self.change(Request::Mknod, &[parent], work, move |made| reply_made(made, reply));
     }
 
     fn mkdir(
@@ -388,28 +371,23 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        let (_changing, made) =
-            self.change(Request::Mkdir, &[parent], |fs| fs.mkdir(NodeNumber(parent.0), name.as_bytes()));
-        self.reply_entry(made, reply);
+        let work = |fs: &Fs| fs.mkdir(NodeNumber(parent.0), name.as_bytes());
+        self.change(Request::Mkdir, &[parent], work, move |made| reply_made(made, reply));
     }
 
     fn symlink(&self, _req: &FuseRequest, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let (_changing, made) = self.change(Request::Symlink, &[parent], |fs| {
-            fs.symlink(NodeNumber(parent.0), name.as_bytes(), target)
-        });
-        self.reply_entry(made, reply);
+        let work = |fs: &Fs| fs.symlink(NodeNumber(parent.0), name.as_bytes(), target);
+        self.change(Request::Symlink, &[parent], work, move |made| reply_made(made, reply));
     }
 
     fn unlink(&self, _req: &FuseRequest, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (_changing, done) =
-            self.change(Request::Unlink, &[parent], |fs| fs.unlink(NodeNumber(parent.0), name.as_bytes()));
-        reply_done(done, reply);
+        let work = |fs: &Fs| fs.unlink(NodeNumber(parent.0), name.as_bytes());
+        self.change(Request::Unlink, &[parent], work, move |done| reply_done(done, reply));
     }
 
     fn rmdir(&self, _req: &FuseRequest, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (_changing, done) =
-            self.change(Request::Unlink, &[parent], |fs| fs.rmdir(NodeNumber(parent.0), name.as_bytes()));
-        reply_done(done, reply);
+        let work = |fs: &Fs| fs.rmdir(NodeNumber(parent.0), name.as_bytes());
+        self.change(Request::Unlink, &[parent], work, move |done| reply_done(done, reply));
     }
 
     fn rename(
@@ -428,10 +406,8 @@ impl Filesystem for Adapter {
         }
         let no_replace = flags.contains(RenameFlags::RENAME_NOREPLACE);
         let (from, to) = (NodeNumber(parent.0), NodeNumber(newparent.0));
-        let (_changing, moved) = self.change(Request::Rename, &[parent, newparent], |fs| {
-            fs.rename(from, name.as_bytes(), to, newname.as_bytes(), no_replace)
-        });
-        reply_done(moved, reply);
+        let work = |fs: &Fs| fs.rename(from, name.as_bytes(), to, newname.as_bytes(), no_replace);
+        self.change(Request::Rename, &[parent, newparent], work, move |done| reply_done(done, reply));
     }
 
     fn write(
@@ -447,21 +423,19 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let append = flags.0 & libc::O_APPEND != 0;
-        let (_changing, done) =
-            self.change(Request::Write, &[ino], |fs| fs.write(NodeNumber(ino.0), offset, data, append));
-        match done {
+        let work = |fs: &Fs| fs.write(NodeNumber(ino.0), offset, data, append);
+        self.change(Request::Write, &[ino], work, move |done| match done {
             Ok(count) => reply.written(count as u32),
             Err(errno) => reply.error(errno),
-        }
+        });
     }
 
     fn fsync(&self, _req: &FuseRequest, ino: INodeNo, _fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
         if self.fs.is_read_only() {
             return reply.error(self.unsupported(Request::Other));
         }
-        let (_changing, done) =
-            self.change(Request::Fsync, &[ino], |fs| fs.fsync(NodeNumber(ino.0), datasync));
-        reply_done(done, reply);
+        let work = |fs: &Fs| fs.fsync(NodeNumber(ino.0), datasync);
+        self.change(Request::Fsync, &[ino], work, move |done| reply_done(done, reply));
     }
 
     fn fsyncdir(&self, _req: &FuseRequest, ino: INodeNo, _fh: FileHandle, _data: bool, reply: ReplyEmpty) {

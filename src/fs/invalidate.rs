@@ -4,6 +4,7 @@
 //! that were begun before the change are answered: their answers would outlive the notice. Of what the kernel holds for a
 //! call that is not answered yet it is told when that call is over: it would wait for the call, and the call for us.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -16,40 +17,67 @@ use fuser::{INodeNo, Notifier};
 use super::{Fs, SESSION_INDEX};
 use crate::store::change::Change;
 use crate::store::home::SESSION_INDEX_NAME;
-use crate::store::node::NodeNumber;
+use crate::store::node::{NodeClass, NodeNumber};
 
 /// A call that takes longer (it decodes a large file, say) is not waited for.
 const CALLS_WAIT_MAX: Duration = Duration::from_secs(2);
-/// How soon what was held for a call is tried again, if nobody says that the call is over.
-const LATER: Duration = Duration::from_millis(2);
+/// Folders of which it is remembered whether calls hold them.
+const KNOWN_MAX: usize = 10_000;
 
 /// Starts the thread. It ends when the store's news ends.
 pub fn start(fs: Arc<Fs>, notifier: Notifier) -> io::Result<JoinHandle<()>> {
     fs.store().news().subscribe();
-    fs.epoch().told(fs.store().news().count());
+    fs.epoch().told(fs.store().news().count(), []);
     std::thread::Builder::new().name("invalidate".into()).spawn(move || {
-        let mut later = Vec::new();
-        let wait = |later: &Vec<Change>| if later.is_empty() { None } else { Some(LATER) };
-        while let Some((changes, count)) = fs.store().news().take_within(wait(&later)) {
-            if !changes.is_empty() && !fs.epoch().wait_for_running(CALLS_WAIT_MAX) {
-                log::debug!("a call is slow: the kernel is told of changes before it is answered");
-            }
-            let due: Vec<_> = later.drain(..).chain(changes.into_iter().flat_map(in_full)).collect();
-            for change in due {
-                if !fs.epoch().may_tell(where_it_waits(&change)) {
-                    later.push(change);
-                    continue;
+        std::thread::scope(|scope| {
+            scope.spawn(|| tell_later(&fs, &notifier));
+            scope.spawn(|| fs.epoch().give_answers());
+            let mut known = HashMap::new();
+            while let Some((changes, count)) = fs.store().news().take_counted() {
+                if !fs.epoch().wait_for_running(CALLS_WAIT_MAX) {
+                    log::debug!("a call is slow: the kernel is told of changes before it is answered");
                 }
-                if let Err(error) = tell(&fs, &notifier, &change) {
-                    // The mount is going away, or the kernel has no memory: lifetimes end by themselves.
-                    log::debug!("{change:?}: {error}");
-                }
-                fs.epoch().told_one();
+                let (later, now): (Vec<_>, Vec<_>) = changes
+                    .into_iter()
+                    .flat_map(in_full)
+                    .partition(|change| may_be_held(&fs, change, &mut known));
+                now.iter().for_each(|change| tell(&fs, &notifier, change));
+                fs.epoch().told(count, later);
+                fs.versions.expire();
             }
-            fs.epoch().told(count);
-            fs.versions.expire();
-        }
+            fs.epoch().close();
+        });
     })
+}
+
+/// Tells of what calls may hold, each when no call does. A thread of its own, for it may still wait for one.
+fn tell_later(fs: &Fs, notifier: &Notifier) {
+    while let Some(change) = fs.epoch().next_later(where_it_waits) {
+        tell(fs, notifier, &change);
+        fs.epoch().told_one();
+    }
+}
+
+/// May the kernel hold what this change is in for a call that changes something? The folders in which such calls are
+/// made, and files that are written. `known` remembers folders.
+fn may_be_held(fs: &Fs, change: &Change, known: &mut HashMap<NodeNumber, bool>) -> bool {
+    match change {
+        Change::Entry { dir, .. } => {
+            if let Some(&may) = known.get(dir) {
+                return may;
+            }
+            // One that is gone may be there again.
+            let Ok(row) = fs.dir(*dir) else { return true };
+            if known.len() >= KNOWN_MAX {
+                known.clear();
+            }
+            known.insert(*dir, fs.takes_changes(&row.path));
+            fs.takes_changes(&row.path)
+        }
+        // Of a directory nothing is held that this needs.
+        Change::Node { number } => !matches!(number.class(), Some(NodeClass::Dir)),
+        Change::NamesFile | Change::Everything => true,
+    }
 }
 
 /// The names file may have come or gone.
@@ -70,8 +98,15 @@ fn where_it_waits(change: &Change) -> NodeNumber {
     }
 }
 
-fn tell(fs: &Fs, notifier: &Notifier, change: &Change) -> io::Result<()> {
+fn tell(fs: &Fs, notifier: &Notifier, change: &Change) {
     fs.counters().count_notice();
+    if let Err(error) = try_tell(fs, notifier, change) {
+        // The mount is going away, or the kernel has no memory: lifetimes end by themselves.
+        log::debug!("{change:?}: {error}");
+    }
+}
+
+fn try_tell(fs: &Fs, notifier: &Notifier, change: &Change) -> io::Result<()> {
     match change {
         Change::Entry { dir, name } => notifier.inval_entry(INodeNo(dir.0), OsStr::from_bytes(name)),
         Change::Node { number } => {

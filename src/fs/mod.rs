@@ -5,7 +5,7 @@
 //! the versions of `threads.jsonl`; a number is understood without a lookup before it.
 
 use std::os::unix::fs::MetadataExt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub mod attr;
@@ -146,7 +146,7 @@ pub struct Fs {
     files: Files,
     versions: Versions,
     counters: Counters,
-    epoch: Epoch,
+    epoch: Arc<Epoch>,
     started: Instant,
     writes: Writes,
     status: Mutex<Option<(Instant, Vec<u8>)>>,
@@ -194,7 +194,7 @@ impl Fs {
             files: Files::default(),
             versions: Versions::default(),
             counters: Counters::default(),
-            epoch: Epoch::default(),
+            epoch: Arc::default(),
             started: Instant::now(),
             writes: Writes::default(),
             status: Mutex::new(None),
@@ -225,7 +225,7 @@ impl Fs {
     }
 
     /// The calls at work.
-    pub fn epoch(&self) -> &Epoch {
+    pub fn epoch(&self) -> &Arc<Epoch> {
         &self.epoch
     }
 
@@ -383,6 +383,12 @@ impl Fs {
             .filter(|found| found.encoding == Encoding::Plain)
     }
 
+    /// May something be made, moved or removed in this directory?
+    fn takes_changes(&self, dir: &[u8]) -> bool {
+        let on_disk = is_below(dir, b"sessions") || is_below(dir, b"archived_sessions");
+        on_disk || dir.is_empty() || dir == b"by-name"
+    }
+
     fn dir_attr(&self, dir: &DirRow) -> Result<Attr> {
         let nlink = u32::try_from(dir.subdirs.saturating_add(2)).unwrap_or(u32::MAX);
         let on_disk = is_below(&dir.path, b"sessions") || is_below(&dir.path, b"archived_sessions");
@@ -390,9 +396,8 @@ impl Fs {
             return Ok(self.ownership.disk_dir(dir.number, &disk, dir.mtime_ns, nlink));
         }
         let mut attr = self.ownership.made_up(dir.number, NodeKind::Dir, 0, dir.mtime_ns, nlink);
-        let takes_files = on_disk || dir.path.is_empty() || dir.path == b"by-name";
         // As on a disk: a read-only mount refuses, whatever the modes say.
-        if takes_files {
+        if self.takes_changes(&dir.path) {
             attr.mode |= self.ownership.home_mode & 0o222 & !self.ownership.umask.unwrap_or(0);
         }
         Ok(attr)

@@ -906,6 +906,8 @@ impl Fs {
                         .map_err(StoreError::io("change the mode of", &lies))?;
                 }
             }
+            // What copies a whole tree sets the time of its root at the end.
+            Node::Dir(dir) if dir.number == NodeNumber::ROOT && wanted.mode.is_none() => {}
             _ => return Err(denied(b"", "this file is made up and cannot be changed")),
         }
         self.getattr(number)

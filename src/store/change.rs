@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
 
 use super::node::NodeNumber;
 
@@ -36,7 +35,6 @@ struct Held {
     changes: BTreeSet<Change>,
     closed: bool,
     wanted: bool,
-    woken: bool,
 }
 
 /// News on its way from the indexer to the one who tells the kernel: coalesced and bounded.
@@ -80,36 +78,17 @@ impl News {
 
     /// Waits for news and takes it all; None once closed.
     pub fn take(&self) -> Option<Vec<Change>> {
+        self.take_counted().map(|(changes, _)| changes)
+    }
+
+    /// As [`News::take`], with the count of commits that the news reaches up to.
+    pub fn take_counted(&self) -> Option<(Vec<Change>, u64)> {
         let mut held = self.held();
         while held.changes.is_empty() && !held.closed {
             held = self.arrived.wait(held).unwrap_or_else(|poison| poison.into_inner());
         }
-        if held.closed { None } else { Some(std::mem::take(&mut held.changes).into_iter().collect()) }
-    }
-
-    /// Waits for news as [`News::take`] does, or until [`News::wake`], and at most this long where told so. With the
-    /// changes comes the count that they reach up to.
-    pub fn take_within(&self, at_most: Option<Duration>) -> Option<(Vec<Change>, u64)> {
-        let end = at_most.map(|at_most| Instant::now() + at_most);
-        let mut held = self.held();
-        while held.changes.is_empty() && !held.closed && !held.woken {
-            held = match end.map(|end| end.saturating_duration_since(Instant::now())) {
-                None => self.arrived.wait(held).unwrap_or_else(|poison| poison.into_inner()),
-                Some(left) if left.is_zero() => break,
-                Some(left) => {
-                    self.arrived.wait_timeout(held, left).unwrap_or_else(|poison| poison.into_inner()).0
-                }
-            };
-        }
-        held.woken = false;
         let changes = std::mem::take(&mut held.changes).into_iter().collect();
         if held.closed { None } else { Some((changes, self.count())) }
-    }
-
-    /// Has a waiting [`News::take_within`] return.
-    pub fn wake(&self) {
-        self.held().woken = true;
-        self.arrived.notify_all();
     }
 
     /// No more news: `take` returns None.
@@ -137,13 +116,9 @@ mod tests {
         );
         news.push((0..=NEWS_MAX as u64).map(entry));
         assert_eq!(news.take(), Some(vec![Change::Everything]));
-        news.wake();
-        assert_eq!(news.take_within(None), Some((vec![], 3)), "woken without news");
-        assert_eq!(news.take_within(Some(Duration::ZERO)), Some((vec![], 3)), "in vain");
         news.push([entry(9)]);
-        assert_eq!(news.take_within(None), Some((vec![entry(9)], 4)));
+        assert_eq!(news.take_counted(), Some((vec![entry(9)], 4)));
         news.close();
         assert_eq!(news.take(), None);
-        assert_eq!(news.take_within(None), None);
     }
 }

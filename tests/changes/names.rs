@@ -250,3 +250,52 @@ fn the_homes_own_files_are_not_shown_by_a_change_in_the_root() {
     assert_eq!(names(&mount.path("")), before);
     assert_eq!(fs::read_to_string(mount.home().join("auth.json")).unwrap(), "secret");
 }
+
+/// Many calls at a time, in the same folders: each finds what it changed, at once, and none waits for another's wait.
+#[test]
+fn calls_that_change_the_same_folders_at_a_time_are_seen_at_once() {
+    if !can_mount() {
+        return;
+    }
+    const WRITERS: u64 = 4;
+    const ROUNDS: u64 = 15;
+    let mount = Mount::of(|home| with_threads(home, 1..=WRITERS), &[]);
+    std::thread::scope(|scope| {
+        for number in 1..=WRITERS {
+            let mount = &mount;
+            scope.spawn(move || {
+                let by_id = mount.path(&format!("by-id/{}.jsonl", id(number)));
+                let dated = mount.path(&format!("archived/2026/02/08/{}", name(number)));
+                symlink(format!("../{}", active(number)), mount.path(&format!("by-name/t{number}-0.jsonl")))
+                    .unwrap();
+                for round in 1..=ROUNDS {
+                    fs::rename(mount.path(&active(number)), mount.path(&archived(number))).unwrap();
+                    assert!(fs::read_link(&by_id).unwrap().ends_with(archived(number)), "{number} {round}");
+                    assert!(dated.exists(), "{number} {round}");
+                    assert!(names(&mount.path("archived_sessions")).contains(&name(number)));
+                    let (old, new) =
+                        (format!("t{number}-{}.jsonl", round - 1), format!("t{number}-{round}.jsonl"));
+                    fs::rename(mount.path("by-name").join(&old), mount.path("by-name").join(&new)).unwrap();
+                    let target = fs::read_link(mount.path("by-name").join(&new)).unwrap();
+                    assert!(target.ends_with(archived(number)), "{number} {round}");
+                    assert!(!names(&mount.path("by-name")).contains(&old), "{number} {round}");
+                    let text = fs::read_to_string(mount.path("threads.jsonl")).unwrap();
+                    assert!(text.contains(&format!("\"t{number}-{round}\"")), "{number} {round}");
+                    fs::rename(mount.path(&archived(number)), mount.path(&active(number))).unwrap();
+                    assert!(fs::read_link(&by_id).unwrap().ends_with(active(number)), "{number} {round}");
+                    assert!(fs::symlink_metadata(&dated).is_err(), "{number} {round}");
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..10 {
+                mount.ok("find . -printf '%p %i %s %l\\n' > $M/../listing 2>&1 || true");
+            }
+        });
+    });
+    let early = mount.log().matches("answered before the kernel is told").count();
+    if early > 0 {
+        println!("{early} calls were answered early");
+    }
+    assert_eq!(names(&mount.path("by-name")).len() as u64, WRITERS);
+}
