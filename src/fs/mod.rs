@@ -200,7 +200,7 @@ impl Fs {
             status: Mutex::new(None),
             mountpoint: Mutex::new(None),
         };
-        fs.readme = readme::text(&fs.views, |root| fs.is_shown(root.as_bytes()), fs.options.read_only);
+        fs.readme = readme::text(&fs.views, |root| fs.is_shown(root.as_bytes()));
         if fs.options.views_as == ViewsAs::Files {
             let roots = fs.views.iter().map(|view| view.root());
             let views = roots.filter(|root| *root != "sessions" && fs.is_shown(root.as_bytes()));

@@ -3,22 +3,11 @@
 use super::Views;
 
 /// The text, for the views that are shown.
-pub fn text(views: &Views, is_shown: impl Fn(&str) -> bool, is_read_only: bool) -> String {
+pub fn text(views: &Views, is_shown: impl Fn(&str) -> bool) -> String {
     let mut table = String::new();
     for view in views.iter().filter(|view| is_shown(view.root())) {
         table.push_str(&format!("- `{}/`: {}\n", view.root(), view.about()));
     }
-    let changes = if is_read_only {
-        "This mount is read-only.\n"
-    } else {
-        "Change it:\n\n\
-         ```sh\n\
-         ln -s ../latest by-name/planb.jsonl                 # name a thread; mv gives it another name, rm takes it away\n\
-         mv sessions/2026/02/08/rollout-... archived_sessions/   # archive it; mv it back to take it out\n\
-         rm sessions/2026/02/08/rollout-...                  # to the trash: rolloutfs trash list\n\
-         ```\n\n\
-         Threads are append-only. A new thread file has its place in the home once a user's message is in it.\n"
-    };
     format!(
         "# Codex threads\n\n\
          This folder is a Codex home, mounted by rolloutfs. Every thread is one file of JSON lines, exactly once, below\n\
@@ -37,6 +26,12 @@ pub fn text(views: &Views, is_shown: impl Fn(&str) -> bool, is_read_only: bool) 
          ```\n\n\
          Compressed threads (`.jsonl.zst` on disk) appear as plain `.jsonl`. Names are spelled so that every system can\n\
          hold them: `/` is `%2F`, `:` is `%3A` and so on; the true name stands in `threads.jsonl`.\n\n\
-         {changes}"
+         Change it, unless it is mounted read-only:\n\n\
+         ```sh\n\
+         ln -s ../latest by-name/planb.jsonl    # name a thread; mv gives it another name, rm takes it away\n\
+         mv sessions/2026/02/08/rollout-... archived_sessions/    # archive it, and back\n\
+         rm sessions/2026/02/08/rollout-...     # to the trash: rolloutfs trash list\n\
+         ```\n\n\
+         Threads are append-only. A new thread file has its place in the home once a user's message is in it.\n"
     )
 }

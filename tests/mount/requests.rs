@@ -62,8 +62,14 @@ fn a_second_look_at_an_unchanged_tree_asks_for_next_to_nothing() {
             first as f64 <= nodes as f64 * FIRST_PER_NODE_MAX,
             "{line}: the first pass sent {first} requests for {nodes} nodes: {first_kinds}"
         );
+        // Where names can be given, the kernel does not keep them: they are right when mv returns.
+        let named = if options.is_empty() {
+            std::fs::read_dir(mount.path("by-name")).unwrap().count() as u64
+        } else {
+            0
+        };
         assert!(
-            second <= AGAIN_MAX + nodes / 100,
+            second <= AGAIN_MAX + nodes / 100 + 2 * named,
             "{line}: the second pass sent {second} requests for {nodes} nodes: {second_kinds}"
         );
         mount.unmount();
