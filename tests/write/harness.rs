@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 /// A daemon is there after this time, or it is a failure.
 const START_MAX: Duration = Duration::from_secs(30);
 /// A writer has ended so long after its daemon did, or it is a failure.
-pub const WRITER_END_MAX: Duration = Duration::from_secs(60);
+pub const WRITER_END_MAX: Duration = Duration::from_secs(20);
 /// A daemon that lives longer is taken for one that hangs.
 const LIFE_MAX: Duration = Duration::from_secs(1200);
 /// The variable that makes a run of this test program a writer.
@@ -136,7 +136,7 @@ impl Daemon {
         let mut daemon = Daemon { child, mnt: mnt.to_owned(), log, leaves_dead_mount: false };
         let end = Instant::now() + START_MAX;
         // A dead mount of an earlier daemon may still be there.
-        while !is_mounted(mnt) || fs::metadata(mnt.join("sessions")).is_err() {
+        while !is_mounted(mnt) || !is_answered(mnt) {
             if let Some(status) = daemon.child.try_wait().unwrap() {
                 panic!("the daemon ended at its start ({status}): {}", daemon.log_text());
             }
@@ -193,14 +193,26 @@ impl Drop for Daemon {
     }
 }
 
-/// Takes away what is mounted there.
+/// Takes away what is mounted there. As root, who waits for an answer from it is freed.
 pub fn clear(mnt: &Path) {
+    let target = std::ffi::CString::new(mnt.to_str().unwrap()).unwrap();
+    if is_mounted(mnt) {
+        // SAFETY: the name ends in NUL and outlives the call.
+        unsafe { libc::umount2(target.as_ptr(), libc::MNT_FORCE | libc::MNT_DETACH) };
+    }
     while is_mounted(mnt) {
         let unmounted = Command::new("fusermount3").arg("-uz").arg(mnt).stderr(Stdio::null()).status();
         if !unmounted.is_ok_and(|status| status.success()) {
             break;
         }
     }
+}
+
+/// Asks for a name that nobody has asked for: the answer is no old one.
+fn is_answered(mnt: &Path) -> bool {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("nothing-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    fs::metadata(mnt.join(name)).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn is_mounted(mnt: &Path) -> bool {
@@ -236,9 +248,8 @@ pub enum Kind {
 /// Line `number` of a writer, about `bytes` long, with a checksum over its filling; ends in a newline.
 pub fn line(writer: u64, number: u64, bytes: usize, kind: Kind, thread: &str) -> Vec<u8> {
     let mut random = Random::new(writer.wrapping_mul(0x9E37_79B9).wrapping_add(number) ^ 0x5555);
-    let filling: String = (0..bytes.saturating_sub(240).max(4))
-        .map(|_| char::from(b'a' + random.below(26) as u8))
-        .collect();
+    let filling: String =
+        (0..bytes.saturating_sub(240).max(4)).map(|_| char::from(b'a' + random.below(26) as u8)).collect();
     let sum = xxhash_rust::xxh3::xxh3_64(filling.as_bytes());
     let own = format!("\"w\":{writer},\"n\":{number},\"sum\":\"{sum:016x}\",\"fill\":\"{filling}\"");
     let (kind, payload) = match kind {
@@ -329,9 +340,8 @@ fn the_child_that_writes() {
 fn work(task: &Task) {
     let mut notes = OpenOptions::new().create(true).append(true).open(&task.notes).unwrap();
     let mut note = |text: String| notes.write_all(text.as_bytes()).unwrap();
-    let opened = fs::create_dir_all(task.file.parent().unwrap()).and_then(|()| {
-        OpenOptions::new().read(true).append(true).create(true).mode(0o644).open(&task.file)
-    });
+    let opened = fs::create_dir_all(task.file.parent().unwrap())
+        .and_then(|()| OpenOptions::new().read(true).append(true).create(true).mode(0o644).open(&task.file));
     let mut file = match opened {
         Ok(file) => file,
         Err(error) => return note(format!("e 0 {}\n", error.raw_os_error().unwrap_or(0))),
