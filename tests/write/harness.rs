@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -208,11 +208,9 @@ pub fn clear(mnt: &Path) {
     }
 }
 
-/// Asks for a name that nobody has asked for: the answer is no old one.
+/// Asks for what the kernel does not keep and what no bare folder has: only a living daemon answers.
 fn is_answered(mnt: &Path) -> bool {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let name = format!("nothing-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-    fs::metadata(mnt.join(name)).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    fs::metadata(mnt.join(".rolloutfs/status.json")).is_ok()
 }
 
 fn is_mounted(mnt: &Path) -> bool {
@@ -340,7 +338,10 @@ fn the_child_that_writes() {
 fn work(task: &Task) {
     let mut notes = OpenOptions::new().create(true).append(true).open(&task.notes).unwrap();
     let mut note = |text: String| notes.write_all(text.as_bytes()).unwrap();
-    let opened = fs::create_dir_all(task.file.parent().unwrap())
+    let folder = task.file.parent().unwrap();
+    // A daemon that dies between the two calls of `create_dir_all` makes it say that the folder is there.
+    let made = fs::create_dir_all(folder).or_else(|_| fs::metadata(folder).map(drop));
+    let opened = made
         .and_then(|()| OpenOptions::new().read(true).append(true).create(true).mode(0o644).open(&task.file));
     let mut file = match opened {
         Ok(file) => file,

@@ -1,4 +1,4 @@
-//! Does writing through a real mount keep its promises? Kills at any moment, many writers at once, and disks that refuse.
+//! Does writing through a real mount keep its promises? Kills at any moment and many writers at once.
 //!
 //! Each test is small here; `scripts/crash.sh` and `scripts/storm.sh` run them at full size. Where a machine has no FUSE
 //! they say so and pass.
@@ -8,6 +8,5 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod crash;
-mod faults;
 mod harness;
 mod storm;
