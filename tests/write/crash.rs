@@ -233,7 +233,7 @@ fn step(what: &str, point: &str) {
     let jsonl = || copies().into_iter().filter(|file| file.extension().is_some_and(|end| end == "jsonl"));
     assert_eq!(jsonl().count(), 1, "{what} at {point}: {:?}", copies());
     let text = fs::read(place.home().join(jsonl().next().unwrap())).unwrap();
-    let numbers: Vec<_> = text.split_inclusive(|&byte| byte == b'\n').map(|line| parse_line(line)).collect();
+    let numbers: Vec<_> = text.split_inclusive(|&byte| byte == b'\n').map(parse_line).collect();
     assert!(numbers.len() == lines && numbers.iter().all(Option::is_some), "{what} at {point}: {numbers:?}");
     if what == "materialise" || place.home().join(&thread.path).exists() {
         thread.next = lines as u64 + 1;

@@ -75,10 +75,6 @@ impl Place {
         self.dir.path().join("notes")
     }
 
-    pub fn root(&self) -> &Path {
-        self.dir.path()
-    }
-
     pub fn mount(&self) -> Daemon {
         self.mount_with(&[], &[])
     }
@@ -144,11 +140,6 @@ impl Daemon {
             std::thread::sleep(Duration::from_millis(1));
         }
         daemon
-    }
-
-    /// Its process.
-    pub fn id(&self) -> u32 {
-        self.child.id()
     }
 
     /// What it logged, and earlier daemons of this place.
