@@ -291,7 +291,9 @@ fn serve(plan: &Plan, mounted: impl FnOnce() + Send) -> Result<(), CliError> {
     let fs = Arc::new(Fs::new(store, options).map_err(invalid)?);
     fs.set_mountpoint(&mountpoint);
     let device = session::mount(&mountpoint, &plan.mount)?;
+    let guard = session::Guard::start(&mountpoint);
     let served = serve_mounted(plan, &fs, device, &mountpoint, mounted);
+    drop(guard);
     if served.is_err() {
         // Mounted, and nobody answers: not left behind.
         let _ = session::unmount(&mountpoint);

@@ -24,6 +24,12 @@ const CALLS_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Folders of which it is remembered whether calls hold them.
 const KNOWN_MAX: usize = 10_000;
 
+/// The offset that means attributes alone. The next read asks for them, and drops the pages of a file whose size or mtime
+/// is another. A notice that drops pages itself would wait, unkillably, for the page of a write that waits for us.
+const ATTRIBUTES: i64 = -1;
+/// The offset from which on all goes: attributes, and a directory's listing.
+const EVERYTHING: i64 = 0;
+
 /// Starts the thread. It ends when the store's news ends.
 pub fn start(fs: Arc<Fs>, notifier: Notifier) -> io::Result<JoinHandle<()>> {
     fs.store().news().subscribe();
@@ -112,12 +118,12 @@ fn try_tell(fs: &Fs, notifier: &Notifier, change: &Change) -> io::Result<()> {
         Change::Node { number } => {
             fs.files.forget(*number);
             fs.writes.forget(*number);
-            // From offset 0 to the end: attributes, pages, and a directory's listing.
-            notifier.inval_inode(INodeNo(number.0), 0, 0)
+            let is_dir = *number == NodeNumber::ROOT || matches!(number.class(), Some(NodeClass::Dir));
+            notifier.inval_inode(INodeNo(number.0), if is_dir { EVERYTHING } else { ATTRIBUTES }, 0)
         }
         Change::NamesFile => {
             fs.files.forget(SESSION_INDEX);
-            notifier.inval_inode(INodeNo(SESSION_INDEX.0), 0, 0)
+            notifier.inval_inode(INodeNo(SESSION_INDEX.0), ATTRIBUTES, 0)
         }
         Change::Everything => {
             fs.files.forget_all();
@@ -125,7 +131,7 @@ fn try_tell(fs: &Fs, notifier: &Notifier, change: &Change) -> io::Result<()> {
             for name in fs.root_names() {
                 notifier.inval_entry(INodeNo(NodeNumber::ROOT.0), OsStr::from_bytes(&name))?;
             }
-            notifier.inval_inode(INodeNo(NodeNumber::ROOT.0), 0, 0)
+            notifier.inval_inode(INodeNo(NodeNumber::ROOT.0), EVERYTHING, 0)
         }
     }
 }

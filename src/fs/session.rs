@@ -9,6 +9,7 @@
 
 mod error;
 mod fusermount;
+mod guard;
 #[cfg(test)]
 mod live_tests;
 mod mount_point;
@@ -26,6 +27,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 pub use error::MountError;
+pub use guard::Guard;
 pub use mount_point::{check_mountpoint, clear_dead};
 pub use mountinfo::{MountInfo, is_mounted};
 pub use options::{DashO, MountOptions, parse_dash_o};
