@@ -30,8 +30,14 @@ pub fn start(fs: Arc<Fs>, notifier: Notifier) -> io::Result<JoinHandle<()>> {
     fs.epoch().told(fs.store().news().count(), []);
     std::thread::Builder::new().name("invalidate".into()).spawn(move || {
         std::thread::scope(|scope| {
-            scope.spawn(|| tell_later(&fs, &notifier));
-            scope.spawn(|| fs.epoch().give_answers());
+            let named = |name: &str| std::thread::Builder::new().name(name.into());
+            let started = named("invalidate-held")
+                .spawn_scoped(scope, || tell_later(&fs, &notifier))
+                .and_then(|_| named("answers").spawn_scoped(scope, || fs.epoch().give_answers()));
+            if let Err(error) = started {
+                // Calls are answered at once then, and what they hold is told of when their lifetimes end.
+                log::warn!("cannot start a thread: {error}; changes may be seen late");
+            }
             let mut known = HashMap::new();
             while let Some((changes, count)) = fs.store().news().take_counted() {
                 if !fs.epoch().wait_for_running(CALLS_WAIT_MAX) {
