@@ -36,8 +36,10 @@ struct Calls {
     running: BTreeSet<u64>,
     /// What the kernel holds locked for calls that change something, and for how many.
     held: BTreeMap<NodeNumber, u32>,
-    /// What the kernel is just told of: it waits there for who holds it.
+    /// What the kernel is just told of, but for names: it waits there for who holds it.
     telling: Option<NodeNumber>,
+    /// The kernel is just told of a name.
+    telling_name: bool,
     /// News that is to be told when no call holds its node, and the count that it reaches up to.
     later: BTreeSet<Change>,
     later_count: u64,
@@ -52,12 +54,23 @@ struct Calls {
 
 impl Calls {
     /// Is the kernel told of what this call changed? But for one who waits for us: who tells it of a node that came to be
-    /// held for this call meanwhile.
+    /// held for this call meanwhile. Every call but one in `by-name` waits for names there, also while others hold it;
+    /// those in `by-name` wait for nothing that calls hold: so no two wait for each other.
     fn is_due(&self, answer: &Answer, now: Instant) -> bool {
-        let stuck = self.telling.is_some_and(|number| answer.holding.numbers.contains(&number));
-        let told = self.told >= answer.count && (self.told_later >= answer.count || stuck);
+        let holds = |number: NodeNumber| answer.holding.numbers.contains(&number);
+        let names_told = !self.telling_name && !self.later.iter().any(is_name);
+        let rest_told = self.told_later >= answer.count || self.telling.is_some_and(holds);
+        let told = self.told >= answer.count && (holds(by_name()) || (names_told && rest_told));
         told || self.closed || answer.until <= now
     }
+}
+
+fn by_name() -> NodeNumber {
+    NodeNumber::dir(b"by-name", 0)
+}
+
+fn is_name(change: &Change) -> bool {
+    matches!(change, Change::Entry { dir, .. } if *dir == by_name())
 }
 
 /// Notes that the call at work on this thread changed the tree.
@@ -143,19 +156,23 @@ impl Epoch {
         self.ended.notify_all();
     }
 
-    /// The next piece of news that could be held and is not; waits for one. `node` says what is held of it. None once
-    /// closed. [`Epoch::told_one`] is to follow.
-    pub fn next_later(&self, node: impl Fn(&Change) -> NodeNumber) -> Option<Change> {
+    /// The next piece of news that could be held and is not, of the names in `by-name` or of the rest; waits for one.
+    /// `node` says what is held of it. None once closed. [`Epoch::told_one`] is to follow.
+    pub fn next_later(&self, names: bool, node: impl Fn(&Change) -> NodeNumber) -> Option<Change> {
         let mut calls = self.calls();
         while !calls.closed {
-            let free = calls.later.iter().find(|change| !calls.held.contains_key(&node(change))).cloned();
+            let mut of_kind = calls.later.iter().filter(|change| is_name(change) == names);
+            let free = of_kind.find(|change| !calls.held.contains_key(&node(change))).cloned();
             if let Some(change) = free {
                 calls.later.remove(&change);
-                calls.telling = Some(node(&change));
+                match names {
+                    true => calls.telling_name = true,
+                    false => calls.telling = Some(node(&change)),
+                }
                 self.ended.notify_all();
                 return Some(change);
             }
-            if calls.told_later != calls.later_count {
+            if !names && calls.told_later != calls.later_count {
                 calls.told_later = calls.later_count;
                 self.ended.notify_all();
             }
@@ -165,8 +182,14 @@ impl Epoch {
     }
 
     /// The kernel was told.
-    pub fn told_one(&self) {
-        self.calls().telling = None;
+    pub fn told_one(&self, names: bool) {
+        let mut calls = self.calls();
+        match names {
+            true => calls.telling_name = false,
+            false => calls.telling = None,
+        }
+        drop(calls);
+        self.ended.notify_all();
     }
 
     /// Has `give` called once news up to `count` was told, or `at_most` after now; then what was held is let go.
@@ -306,9 +329,9 @@ mod tests {
             assert!(!is_answered(&epoch, 3, epoch.hold(&[held, held]), short), "the rest is not told");
             let teller = scope.spawn(|| {
                 let mut told = Vec::new();
-                while let Some(change) = epoch.next_later(node) {
+                while let Some(change) = epoch.next_later(false, node) {
                     told.push(change);
-                    epoch.told_one();
+                    epoch.told_one(false);
                 }
                 told
             });
@@ -331,7 +354,7 @@ mod tests {
         let epoch = Arc::new(Epoch::default());
         let number = NodeNumber(7);
         epoch.told(1, [Change::Node { number }]);
-        assert!(epoch.next_later(|_| number).is_some());
+        assert!(epoch.next_later(false, |_| number).is_some());
         std::thread::scope(|scope| {
             scope.spawn(|| epoch.give_answers());
             while !epoch.calls().answering {

@@ -36,8 +36,17 @@ pub fn start(fs: Arc<Fs>, notifier: Notifier) -> io::Result<JoinHandle<()>> {
     fs.epoch().told(fs.store().news().count(), []);
     std::thread::Builder::new().name("invalidate".into()).spawn(move || {
         std::thread::scope(|scope| {
-            scope.spawn(|| tell_later(&fs, &notifier));
-            scope.spawn(|| fs.epoch().give_answers());
+            let named = |name: &str| std::thread::Builder::new().name(name.into());
+            let started = named("invalidate-held")
+                .spawn_scoped(scope, || tell_later(&fs, &notifier, false))
+                .and_then(|_| {
+                    named("invalidate-names").spawn_scoped(scope, || tell_later(&fs, &notifier, true))
+                })
+                .and_then(|_| named("answers").spawn_scoped(scope, || fs.epoch().give_answers()));
+            if let Err(error) = started {
+                // Calls are answered at once then, and what they hold is told of when their lifetimes end.
+                log::warn!("cannot start a thread: {error}; changes may be seen late");
+            }
             let mut known = HashMap::new();
             while let Some((changes, count)) = fs.store().news().take_counted() {
                 if !fs.epoch().wait_for_running(CALLS_WAIT_MAX) {
@@ -57,10 +66,10 @@ pub fn start(fs: Arc<Fs>, notifier: Notifier) -> io::Result<JoinHandle<()>> {
 }
 
 /// Tells of what calls may hold, each when no call does. A thread of its own, for it may still wait for one.
-fn tell_later(fs: &Fs, notifier: &Notifier) {
-    while let Some(change) = fs.epoch().next_later(where_it_waits) {
+fn tell_later(fs: &Fs, notifier: &Notifier, names: bool) {
+    while let Some(change) = fs.epoch().next_later(names, where_it_waits) {
         tell(fs, notifier, &change);
-        fs.epoch().told_one();
+        fs.epoch().told_one(names);
     }
 }
 

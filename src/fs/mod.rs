@@ -403,11 +403,12 @@ impl Fs {
         Ok(attr)
     }
 
-    /// Lifetime of names that a call which the kernel serves itself changes with others in the same directory: it cannot
-    /// be told of those before the call is answered.
-    fn entry_ttl(&self, dir: &[u8], node: Option<&Node>) -> Duration {
-        let spooled = matches!(node, Some(Node::File(file)) if file.area != Area::Home);
-        if !self.options.read_only && (spooled || dir == b"by-name") { Duration::ZERO } else { self.ttl() }
+    /// Lifetime of a name. The kernel moves the names of temporaries by itself, and with them what it knows.
+    fn entry_ttl(&self, node: &Node) -> Duration {
+        match node {
+            Node::File(file) if file.area != Area::Home => Duration::ZERO,
+            _ => self.ttl(),
+        }
     }
 
     fn live_ttl(&self, mtime_ns: i64) -> Duration {
@@ -560,7 +561,7 @@ impl Fs {
         let dir = self.dir(parent)?;
         self.ensure(&dir);
         if let Some(node) = self.exact_child(&dir, name)? {
-            let ttl = self.entry_ttl(&dir.path, Some(&node));
+            let ttl = self.entry_ttl(&node);
             return Ok(Some((node, ttl)));
         }
         // Other spellings are not told of when they change: their names live shortly.
@@ -588,7 +589,7 @@ impl Fs {
             _ => match self.exact_child(&self.dir(NodeNumber::ROOT)?, name)? {
                 Some(Node::Dir(_)) if !self.is_shown(name) => Ok(None),
                 found => Ok(found.map(|node| {
-                    let ttl = self.entry_ttl(b"", Some(&node));
+                    let ttl = self.entry_ttl(&node);
                     (node, ttl)
                 })),
             },
@@ -795,7 +796,7 @@ impl Fs {
                 (name, node)
             }
         };
-        let ttl = self.entry_ttl(&dir.path, Some(&node));
+        let ttl = self.entry_ttl(&node);
         self.listed_node(entry.cookie, name, &node, plus, (seen, ttl))
     }
 
