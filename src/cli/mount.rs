@@ -39,7 +39,7 @@ Examples:
   rolloutfs mount /srv/home /mnt/threads -o ro,allow_other
   rolloutfs mount -f --views by-name,by-cwd ~/codex
 In /etc/fstab:
-  /home/me/.codex /home/me/codex fuse.rolloutfs noauto,user 0 0")]
+  /home/me/.codex /home/me/codex fuse.rolloutfs ro,noauto,user 0 0")]
 pub(super) struct MountArgs {
     /// The home (default: $CODEX_HOME, then ~/.codex) and where to mount it
     #[arg(value_names = ["HOME", "MOUNTPOINT"], num_args = 1..=2, required = true)]
@@ -53,6 +53,9 @@ pub(super) struct MountArgs {
     /// Refuse every change; also mounts beside another mount of the same home
     #[arg(long)]
     pub(super) read_only: bool,
+    /// Write through the mount: record, name, archive and remove threads (in trial: see Limits in README.md)
+    #[arg(long, conflicts_with = "read_only")]
+    pub(super) write: bool,
     /// What rm of a thread does: to the trash, nothing, or for good
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(super) rm: Option<RmArg>,
@@ -140,6 +143,7 @@ struct Plan {
     fs: FsOptions,
     store: StoreOptions,
     read_only: bool,
+    write: bool,
     workers: usize,
     log_file: Option<PathBuf>,
 }
@@ -162,8 +166,10 @@ impl Plan {
         };
         let mut mount = MountOptions::new(home.root());
         mount.apply(&dash_o);
+        // Without --write nothing is written through the mount: the kernel refuses it.
         let read_only = args.read_only || mount.read_only;
-        mount.read_only = read_only;
+        let write = args.write && !read_only;
+        mount.read_only = !write;
         mount.allow_other |= args.allow_other;
         let views_as = match (args.views_as, dash_o.views_as.as_deref()) {
             (Some(ViewsAsArg::Files), _) | (None, Some("files")) => ViewsAs::Files,
@@ -180,7 +186,7 @@ impl Plan {
                 uid: args.uid.or(dash_o.uid),
                 gid: args.gid.or(dash_o.gid),
                 umask: args.umask.or(dash_o.umask),
-                read_only,
+                read_only: !write,
                 removal: match args.rm {
                     Some(RmArg::Deny) => Removal::Deny,
                     Some(RmArg::Delete) => Removal::Delete,
@@ -199,6 +205,7 @@ impl Plan {
                 ..StoreOptions::default()
             },
             read_only,
+            write,
             workers: args.threads.or(dash_o.threads).unwrap_or(processors.clamp(WORKERS_MIN, WORKERS_MAX)),
             log_file: args.log_file.clone().or(dash_o.log_file).as_deref().map(absolute).transpose()?,
             home,
@@ -250,7 +257,9 @@ fn mount_behind(args: &MountArgs, plan: &Plan) -> Result<(), CliError> {
     for options in &args.options {
         option("-o", Some(options.into()));
     }
-    for (flag, wanted) in [("--read-only", plan.read_only), ("--allow-other", plan.mount.allow_other)] {
+    let flags =
+        [("--read-only", plan.read_only), ("--write", plan.write), ("--allow-other", plan.mount.allow_other)];
+    for (flag, wanted) in flags {
         if wanted {
             words.push(flag.into());
         }
