@@ -467,3 +467,11 @@ pub fn rerun_as_nobody(test: &str) {
     assert!(output.status.success() && text.contains("1 passed"), "as user {NOBODY}: {text}");
     print!("{text}");
 }
+
+/// After a kill of the daemon: what is left of the mount answers no call, and none waits for good. Its guard ends the
+/// connection and, where it has no other means, the mount with it.
+pub fn assert_nobody_answers(at: &Path) {
+    let error = fs::metadata(at.join("README.md")).unwrap_err();
+    let ended = [libc::ENOTCONN, libc::ECONNABORTED, libc::ENOENT];
+    assert!(error.raw_os_error().is_some_and(|errno| ended.contains(&errno)), "{error}");
+}
