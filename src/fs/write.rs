@@ -14,9 +14,6 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-
 use super::attr::Attr;
 use super::error::{FsError, Result};
 use super::{CONTROL, Found, Fs, Node, SESSION_INDEX, Timed, first_component, is_below};
@@ -31,7 +28,7 @@ use crate::store::node::NodeNumber;
 use crate::store::placement;
 use crate::store::rollout::{RolloutName, ThreadId};
 use crate::store::row::{FileRow, RowKind};
-use crate::store::session_index::{self, NameEntry};
+use crate::store::session_index;
 use crate::store::thaw::{ThawTime, thaw};
 use crate::store::trash::{PutOptions, Trash, TrashItem, companions};
 use crate::store::trigger::{self, Trigger};
@@ -76,8 +73,6 @@ pub struct Wanted {
     pub mtime: Option<libc::timespec>,
 }
 
-/// Bytes of a name given to a thread, at most.
-const NAME_BYTES_MAX: usize = 10_000;
 /// Locks of files being written; a file has the one of its number.
 const LOCKS: usize = 64;
 /// How often a write finds that its file was replaced below, and goes to the new one.
@@ -433,12 +428,14 @@ impl Fs {
             _ => text,
         };
         let name = name::decode_component(text).unwrap_or_else(|| text.to_owned());
-        if name.trim().is_empty() || name.len() > NAME_BYTES_MAX {
-            return Err(invalid(&target.path, "a name is 1 to 10,000 bytes, and more than white space"));
-        }
-        let updated_at = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_else(|_| "unknown".into());
-        let entry = NameEntry { id: thread.uuid(), thread_name: name.trim().to_owned(), updated_at };
-        session_index::append(&self.store.home().session_index(), &entry)?;
+        session_index::rename(&self.store.home().session_index(), thread.uuid(), &name).map_err(|error| {
+            match error {
+                StoreError::Invalid(_) => {
+                    invalid(&target.path, "a name is 1 to 10,000 bytes, and more than white space")
+                }
+                other => other.into(),
+            }
+        })?;
         self.look(&[], true)
     }
 
