@@ -31,6 +31,7 @@ fn store_errno(error: &StoreError) -> (i32, Level) {
         }
         StoreError::Index { source, .. } => match source.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => (libc::ENOSPC, Level::Warn),
+            Some(rusqlite::ErrorCode::ReadOnly) => (libc::EROFS, Level::Warn),
             _ => (libc::EIO, Level::Error),
         },
         // Its bytes cannot be had; the file is listed in health/unreadable.
@@ -51,6 +52,8 @@ fn of_kind(kind: std::io::ErrorKind) -> i32 {
         std::io::ErrorKind::NotADirectory => libc::ENOTDIR,
         std::io::ErrorKind::AlreadyExists => libc::EEXIST,
         std::io::ErrorKind::NotFound => libc::ENOENT,
+        // A write that was taken in part.
+        std::io::ErrorKind::StorageFull => libc::ENOSPC,
         _ => libc::EIO,
     }
 }

@@ -89,10 +89,14 @@ pub(super) struct Writes {
     open: Mutex<lru::LruCache<NodeNumber, Arc<File>>>,
     /// Pending threads: how far their lines were looked at.
     seen: Mutex<std::collections::HashMap<NodeNumber, Trigger>>,
+    /// Files whose folders were synced: where they lay, and which file it was. The next fsync leaves the folders alone.
+    placed: Mutex<lru::LruCache<NodeNumber, (PathBuf, u64, u64)>>,
 }
 
 /// Descriptors kept open for writing.
 const OPEN_MAX: std::num::NonZeroUsize = std::num::NonZeroUsize::new(128).expect("not zero");
+/// Files remembered whose folders were synced.
+const PLACED_MAX: std::num::NonZeroUsize = std::num::NonZeroUsize::new(1024).expect("not zero");
 
 impl Default for Writes {
     fn default() -> Self {
@@ -100,6 +104,7 @@ impl Default for Writes {
             locks: std::array::from_fn(|_| Mutex::new(())),
             open: Mutex::new(lru::LruCache::new(OPEN_MAX)),
             seen: Mutex::default(),
+            placed: Mutex::new(lru::LruCache::new(PLACED_MAX)),
         }
     }
 }
@@ -123,6 +128,16 @@ impl Writes {
 
     pub(super) fn forget(&self, number: NodeNumber) {
         self.open.lock().unwrap_or_else(|poison| poison.into_inner()).pop(&number);
+    }
+
+    /// The file gets another place: what is known of the one it had holds no longer.
+    fn leave(&self, number: NodeNumber) {
+        self.forget(number);
+        self.placed().pop(&number);
+    }
+
+    fn placed(&self) -> MutexGuard<'_, lru::LruCache<NodeNumber, (PathBuf, u64, u64)>> {
+        self.placed.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 }
 
@@ -234,8 +249,20 @@ impl Fs {
             .map_err(|_| FsError::NoEntry { dir: parent, name: String::from_utf8_lossy(name).into_owned() })
     }
 
-    /// Has the index follow what this call changed, and the call wait until the kernel knows.
+    /// Has the index follow what this call changed, and the call wait until the kernel knows. An index that cannot be
+    /// written is no error of the call, which is on disk: the indexer says what the trouble is, and follows later.
     fn look(&self, paths: &[&[u8]], names: bool) -> Result<()> {
+        match self.look_or_fail(paths, names) {
+            Err(FsError::Store(error @ StoreError::Index { .. })) => {
+                log::debug!("{error}; the change is on disk and is followed later");
+                Ok(())
+            }
+            looked => looked,
+        }
+    }
+
+    /// The same for a call that can only be answered from the index, and undoes what it did.
+    fn look_or_fail(&self, paths: &[&[u8]], names: bool) -> Result<()> {
         super::epoch::mark_changed();
         Ok(self.store.look_now(paths.iter().map(|path| path.to_vec()).collect(), names)?)
     }
@@ -258,14 +285,15 @@ impl Fs {
             Form::Names => {
                 make_file(&self.store.home().session_index(), mode)?;
                 self.look(&[], true)?;
+                self.found(parent, name)
             }
             Form::Scratch => {
                 self.make_spooled(Area::Scratch, &target.path, mode)?;
-                self.look(&[&target.path], false)?;
+                self.found_or_unmade(parent, &target)
             }
             Form::Compressed(_) => {
                 let why = "write the thread plain, or write a temporary name and rename it to this one";
-                return Err(denied(&target.path, why));
+                Err(denied(&target.path, why))
             }
             Form::Rollout(rollout) => {
                 self.check_id_free(&target, rollout, None)?;
@@ -277,10 +305,21 @@ impl Fs {
                         return Err(error);
                     }
                 }
-                self.look(&[&target.path], false)?;
+                self.found_or_unmade(parent, &target)
             }
         }
-        self.found(parent, name)
+    }
+
+    /// The node of a file that was made just now, or there is none: a node is what the index knows.
+    fn found_or_unmade(&self, parent: NodeNumber, target: &Target) -> Result<Found> {
+        let found = self.look_or_fail(&[&target.path], false).and_then(|()| self.found(parent, &target.name));
+        if found.is_err()
+            && let Ok((_, located)) = self.store.areas().locate(&target.path)
+            && located.stat.size() == 0
+        {
+            let _ = fs::remove_file(&located.path);
+        }
+        found
     }
 
     fn make_spooled(&self, area: Area, path: &[u8], mode: u32) -> Result<()> {
@@ -316,8 +355,12 @@ impl Fs {
         let spooled = self.store.areas().join(Area::Pending, &target.path);
         self.make_spool_folder(&spooled.join("x"))?;
         super::epoch::mark_changed();
-        self.store.list_now(target.dir.path)?;
-        self.found(parent, name)
+        let listed = self.store.list_now(target.dir.path);
+        let found = listed.map_err(FsError::from).and_then(|()| self.found(parent, name));
+        if found.is_err() {
+            let _ = fs::remove_dir(spooled);
+        }
+        found
     }
 
     /// Removes an empty folder.
@@ -350,7 +393,11 @@ impl Fs {
             }
         }
         super::epoch::mark_changed();
-        Ok(self.store.list_now(target.dir.path)?)
+        match self.store.list_now(target.dir.path) {
+            // It is gone, and the index follows later.
+            Err(StoreError::Index { .. }) => Ok(()),
+            listed => Ok(listed?),
+        }
     }
 
     /// Names a thread: `ln -s TARGET by-name/NAME`.
@@ -374,6 +421,8 @@ impl Fs {
             )
         })?;
         self.name_thread(&target, thread)?;
+        // The name is given. Without the index there is no link yet to answer with.
+        self.look_or_fail(&[], true)?;
         self.found(parent, name)
     }
 
@@ -436,7 +485,7 @@ impl Fs {
                 other => other.into(),
             }
         })?;
-        self.look(&[], true)
+        Ok(())
     }
 
     // ---- removing ------------------------------------------------------------------------------
@@ -467,7 +516,7 @@ impl Fs {
 
     fn remove_file(&self, file: &FileRow) -> Result<()> {
         let _writing = self.writes.lock(file.number);
-        self.writes.forget(file.number);
+        self.writes.leave(file.number);
         let lies = self.store.areas().join(file.area, &file.path);
         if file.area == Area::Home && is_kept_compressed(&lies)? {
             // The last step of Codex's compressor: the thread stays.
@@ -480,7 +529,8 @@ impl Fs {
                 return Err(denied(&file.path, "this mount removes no threads (--rm=deny)"));
             }
             Removal::Trash if is_work => {
-                if file.area == Area::Pending {
+                let was_pending = file.area == Area::Pending;
+                if was_pending {
                     // What was written is somebody's work: it can be taken back from the trash like any thread.
                     self.place(&file.path)?;
                 }
@@ -491,7 +541,15 @@ impl Fs {
                     despite_writer: true,
                 };
                 let paths = companions(self.store.home(), &file.path, false);
-                Trash::new(self.store.home(), self.store.state_dir()).put(&paths, &options)?;
+                let put = Trash::new(self.store.home(), self.store.state_dir()).put(&paths, &options);
+                if put.is_err() && was_pending {
+                    let placed = self.store.home().join(&file.path);
+                    placement::move_no_replace(&placed, &lies, false).unwrap_or_else(|error| {
+                        log::warn!("{error}; the thread was pending, and stays in the home");
+                    });
+                    self.look(&[&file.path], false)?;
+                }
+                put?;
             }
             _ if file.area == Area::Home => {
                 for path in companions(self.store.home(), &file.path, false) {
@@ -528,7 +586,8 @@ impl Fs {
         }
         match node {
             Node::Link { number, .. } if from.dir.path == b"by-name" && to.dir.path == b"by-name" => {
-                self.name_thread(&to, self.thread_of_link(number)?)
+                self.name_thread(&to, self.thread_of_link(number)?)?;
+                self.look(&[], true)
             }
             Node::File(file) if from.dir.path == file.dir_path() => self.move_file(&file, &to, there),
             Node::Dir(_) => Err(denied(&from.path, "folders stay where they are")),
@@ -551,7 +610,7 @@ impl Fs {
             Some(_) => return Err(denied(&to.path, "what is made up cannot be replaced")),
         };
         let _writing = self.writes.lock_both(file.number, old.as_ref().map(|old| old.number));
-        self.writes.forget(file.number);
+        self.writes.leave(file.number);
         match (file.area, form) {
             (Area::Home, Form::Rollout(rollout)) => self.archive_or_back(file, to, &rollout),
             (Area::Home, _) => {
@@ -569,34 +628,56 @@ impl Fs {
                 self.look(&[&file.path, &to.path], false)
             }
             (area, Form::Compressed(rollout)) => self.place_compressed(file, area, to, &rollout),
-            (area, Form::Rollout(rollout)) => {
-                self.check_id_free(to, &rollout, Some(file.number))?;
-                let replaced = match &old {
-                    Some(old) if old.area == Area::Home => Some(self.remove_file_for(old, &to.path)?),
-                    _ => None,
-                };
-                let from = self.store.areas().join(area, &file.path);
-                let lies = self.store.areas().join(Area::Pending, &to.path);
-                self.make_spool_folder(&lies)?;
-                fs::rename(&from, &lies).map_err(StoreError::io("rename", &from))?;
-                let (flow, _) = Trigger::default().look(&lies).map_err(StoreError::io("read", &lies))?;
-                // What takes the place of a materialised thread is materialised.
-                let at_once = rollout.rollout_id().is_some()
-                    || replaced.is_some()
-                    || self.options.materialise == Materialise::Create;
-                if (flow == trigger::Flow::Materialise || at_once)
-                    && let Err(error) = self.place(&to.path)
-                {
-                    let _ = fs::rename(&lies, &from);
-                    if let Some((trash, item)) = replaced {
-                        trash.restore(&item, None)?;
-                    }
-                    self.look(&[&file.path, &to.path], false)?;
-                    return Err(error);
-                }
-                self.look(&[&file.path, &to.path], false)
-            }
+            (_, Form::Rollout(rollout)) => self.become_thread(file, to, &rollout, old.as_deref()),
         }
+    }
+
+    /// A temporary, or a pending thread of another name, becomes the thread of this name: in the home at once, or pending.
+    /// Refused, everything is as it was, what would have been replaced too.
+    fn become_thread(
+        &self,
+        file: &FileRow,
+        to: &Target,
+        rollout: &RolloutName,
+        old: Option<&FileRow>,
+    ) -> Result<()> {
+        self.check_id_free(to, rollout, Some(file.number))?;
+        let from = self.store.areas().join(file.area, &file.path);
+        let (flow, _) = Trigger::default().look(&from).map_err(StoreError::io("read", &from))?;
+        let replaced = match old {
+            Some(old) if old.area == Area::Home => Some(self.remove_file_for(old, &to.path)?),
+            _ => None,
+        };
+        // What takes the place of a materialised thread is materialised.
+        let at_once = flow == trigger::Flow::Materialise
+            || rollout.rollout_id().is_some()
+            || replaced.is_some()
+            || self.options.materialise == Materialise::Create;
+        let pending = self.store.areas().join(Area::Pending, &to.path);
+        let moved = if at_once {
+            self.place_from(&from, &to.path)
+        } else {
+            self.make_spool_folder(&pending)
+                .and_then(|()| Ok(fs::rename(&from, &pending).map_err(StoreError::io("rename", &from))?))
+        };
+        match (&moved, replaced) {
+            (Err(_), Some((trash, item))) => {
+                if let Err(error) = trash.restore(&item, None) {
+                    log::error!(
+                        "{error}; the thread is in the trash: rolloutfs trash restore brings it back"
+                    );
+                }
+            }
+            // The pending one of this name is replaced. Should it stay, the home counts.
+            (Ok(()), _) if at_once && old.is_some_and(|old| old.area == Area::Pending) => {
+                if let Err(error) = fs::remove_file(&pending) {
+                    log::warn!("{}: {error}; it is replaced, and left over", pending.display());
+                }
+            }
+            _ => {}
+        }
+        self.look(&[&file.path, &to.path], false)?;
+        moved
     }
 
     /// What is replaced by a rename is not lost: to the trash with it (spec: a migration renames over a rollout).
@@ -609,7 +690,7 @@ impl Fs {
         let paths = companions(self.store.home(), &old.path, false);
         let trash = Trash::new(self.store.home(), self.store.state_dir());
         let item = trash.put(&paths, &options)?;
-        self.writes.forget(old.number);
+        self.writes.leave(old.number);
         Ok((trash, item))
     }
 
@@ -659,11 +740,14 @@ impl Fs {
 
     /// Gives a pending thread its place in the home: folders, then one rename that replaces nothing.
     fn place(&self, path: &[u8]) -> Result<()> {
-        let from = self.store.areas().join(Area::Pending, path);
+        self.place_from(&self.store.areas().join(Area::Pending, path), path)
+    }
+
+    fn place_from(&self, from: &Path, path: &[u8]) -> Result<()> {
         let dir = &path[..path.iter().rposition(|&byte| byte == b'/').unwrap_or(0)];
         placement::make_folder(self.store.home(), dir, false)?;
         crate::store::failpoint::hit("materialise.folders");
-        placement::move_no_replace(&from, &self.store.home().join(path), false)?;
+        placement::move_no_replace(from, &self.store.home().join(path), false)?;
         crate::store::failpoint::hit("materialise.placed");
         Ok(())
     }
@@ -677,7 +761,7 @@ impl Fs {
             return Ok(());
         }
         self.place(&file.path)?;
-        self.writes.forget(number);
+        self.writes.leave(number);
         self.look(&[&file.path], false)
     }
 
@@ -771,8 +855,20 @@ impl Fs {
         append: bool,
     ) -> Result<usize> {
         let lies = self.store.areas().join(area, &file.path);
-        let opened = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(&lies);
-        let opened = opened.map_err(StoreError::io("open", &lies))?;
+        let opened = match OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(&lies) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // It got its place, and the index does not know yet.
+                match self.store.areas().locate(&file.path)? {
+                    (Area::Home, located) => {
+                        let encoding = located.encoding;
+                        let placed = FileRow { area: Area::Home, encoding, ..file.clone() };
+                        return self.append_rollout(&placed, offset, bytes, append);
+                    }
+                    _ => return Err(StoreError::io("open", &lies)(error).into()),
+                }
+            }
+            opened => opened.map_err(StoreError::io("open", &lies))?,
+        };
         let size = opened.metadata().map_err(StoreError::io("look at", &lies))?.size();
         let at = if append { size } else { offset };
         let count = opened.write_at(bytes, at).map_err(StoreError::io("write", &lies))?;
@@ -780,8 +876,10 @@ impl Fs {
             && let Err(error) = self.follow_pending(file, &lies, at < size)
         {
             // Refused as a whole: an errno at this write means that nothing of it was taken.
-            if at == size {
-                let _ = opened.set_len(size);
+            if at >= size {
+                opened.set_len(size).unwrap_or_else(|error| {
+                    log::error!("{}: {error}; bytes of a write that was refused are left", lies.display());
+                });
             }
             return Err(error);
         }
@@ -864,7 +962,7 @@ impl Fs {
         if file.area != Area::Pending {
             return Err(denied(&file.path, "it has its place in the home; rm moves it to the trash"));
         }
-        self.writes.forget(number);
+        self.writes.leave(number);
         let lies = self.store.areas().join(Area::Pending, &file.path);
         fs::remove_file(&lies).map_err(StoreError::io("remove", &lies))?;
         self.look(&[&file.path], false)
@@ -936,20 +1034,40 @@ impl Fs {
         match self.node(number)? {
             Node::File(file) => {
                 let (lies, located) = self.locate(&file)?;
-                sync_file(&located.path, data_only)?;
-                if file.area != Area::Home {
-                    sync_folders(lies.parent(), self.store.state_dir())?;
-                } else {
-                    sync_folders(lies.parent(), self.store.home().root())?;
+                let held = {
+                    let open = self.writes.open.lock().unwrap_or_else(|poison| poison.into_inner());
+                    open.peek(&number).cloned()
+                };
+                match held.filter(|open| open.metadata().is_ok_and(|found| is_same(&found, &located.stat))) {
+                    // By what it was written with: it knows of each write that the disk lost since.
+                    Some(open) => sync(&open, &located.path, data_only)?,
+                    None => sync_file(&located.path, data_only)?,
                 }
+                self.sync_name(number, lies, &located)?;
                 if file.area == Area::Pending && self.options.materialise == Materialise::Fsync {
                     self.persist(number)?;
                 }
                 Ok(())
             }
-            Node::Fixed(SESSION_INDEX) => sync_file(&self.store.home().session_index(), data_only),
+            Node::Fixed(SESSION_INDEX) => {
+                let located = self.session_index().ok_or(FsError::Stale(number))?;
+                sync_file(&located.path, data_only)?;
+                self.sync_name(number, located.path.clone(), &located)
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Makes the name of a file survive a power cut, in all its folders: once for each place that it gets.
+    fn sync_name(&self, number: NodeNumber, lies: PathBuf, located: &Located) -> Result<()> {
+        let state_dir = self.store.state_dir();
+        let root = if lies.starts_with(state_dir) { state_dir } else { self.store.home().root() };
+        let place = (lies, located.stat.dev(), located.stat.ino());
+        if self.writes.placed().get(&number) != Some(&place) {
+            sync_folders(place.0.parent(), root)?;
+            self.writes.placed().put(number, place);
+        }
+        Ok(())
     }
 
     /// Makes what was made and moved in a folder survive a power cut.
@@ -1004,8 +1122,11 @@ fn make_file(path: &Path, mode: u32) -> Result<()> {
     let made = OpenOptions::new().write(true).create_new(true).mode(mode & 0o777).open(path);
     let made = made.map_err(StoreError::io("create", path))?;
     // The caller's umask was applied by the kernel; ours must not be.
-    made.set_permissions(fs::Permissions::from_mode(mode & 0o777)).map_err(StoreError::io("create", path))?;
-    Ok(())
+    let set = made.set_permissions(fs::Permissions::from_mode(mode & 0o777));
+    if set.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    Ok(set.map_err(StoreError::io("create", path))?)
 }
 
 /// One write call: what it takes lands as one piece, at the end whatever others do.
@@ -1051,10 +1172,16 @@ fn replace_by_copy(from: &Path, to: &Path, error: io::Error) -> io::Result<()> {
         return Err(error);
     }
     let beside = to.with_extension("jsonl.rolloutfs.tmp");
-    fs::copy(from, &beside)?;
-    File::open(&beside)?.sync_all()?;
-    fs::rename(&beside, to)?;
-    fs::remove_file(from)
+    let replaced = fs::copy(from, &beside)
+        .and_then(|_| File::open(&beside)?.sync_all())
+        .and_then(|()| fs::rename(&beside, to));
+    if replaced.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    replaced?;
+    // The names are the new ones now, whatever becomes of what they were copied from.
+    fs::remove_file(from).unwrap_or_else(|error| log::warn!("{} is left over: {error}", from.display()));
+    Ok(())
 }
 
 fn set_times_and_mode(path: &Path, wanted: &Wanted) -> Result<()> {
@@ -1079,9 +1206,16 @@ fn set_times_and_mode(path: &Path, wanted: &Wanted) -> Result<()> {
 }
 
 fn sync_file(path: &Path, data_only: bool) -> Result<()> {
-    let file = File::open(path).map_err(StoreError::io("open", path))?;
+    sync(&File::open(path).map_err(StoreError::io("open", path))?, path, data_only)
+}
+
+fn sync(file: &File, path: &Path, data_only: bool) -> Result<()> {
     let synced = if data_only { file.sync_data() } else { file.sync_all() };
     Ok(synced.map_err(StoreError::io("sync", path))?)
+}
+
+fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 /// The folders from here up to `root`: names in them survive a power cut.
