@@ -1,0 +1,458 @@
+//! What does a caller get when the disk below refuses, and what is left? Real errors at the daemon's system calls, by
+//! `strace`.
+//!
+//! Each case of the table is done with the fault, then without it. With it the caller gets that errno at that call, and
+//! disk and tree are as before; without it the same call succeeds, and the next mount shows the same.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::bench::{
+    Bench, DAY, answer, append, create, differences, header, name, sync, text, user, write_file,
+};
+use super::common::thread_id;
+use super::harness::{Daemon, reason_to_skip};
+use super::strace::{self, Strace};
+
+type Act = Box<dyn Fn() -> io::Result<()>>;
+
+/// A call, the system calls below that fail, and what is there once they do not.
+struct Case {
+    what: String,
+    /// Names of system calls, and for which of them as strace says it.
+    calls: &'static str,
+    when: String,
+    /// Which files they are about; none: any.
+    paths: Vec<PathBuf>,
+    prepare: Box<dyn Fn()>,
+    act: Act,
+    /// What is at these paths of the home (or the state folder) in the end; None: nothing.
+    result: Vec<(PathBuf, Option<Vec<u8>>)>,
+    /// A thread that may be plain afterwards, with the `.zst` beside it or without: its bytes are the same in the mount.
+    may_be_plain: Option<PathBuf>,
+}
+
+impl Case {
+    fn new(what: &str, calls: &'static str, paths: Vec<PathBuf>, act: Act) -> Case {
+        Case {
+            what: what.to_owned(),
+            calls,
+            when: String::new(),
+            paths,
+            prepare: Box::new(|| {}),
+            act,
+            result: Vec::new(),
+            may_be_plain: None,
+        }
+    }
+
+    fn after(mut self, prepare: impl Fn() + 'static) -> Case {
+        self.prepare = Box::new(prepare);
+        self
+    }
+
+    fn at(mut self, pass: u32) -> Case {
+        self.when = pass.to_string();
+        self.what += &format!(", pass {pass}");
+        self
+    }
+
+    fn gives(mut self, path: PathBuf, bytes: impl Into<Option<Vec<u8>>>) -> Case {
+        self.result.push((path, bytes.into()));
+        self
+    }
+}
+
+const OPENS: &str = "open,openat,openat2,creat";
+const MKDIRS: &str = "mkdir,mkdirat";
+const WRITES: &str = "write,writev,pwrite64,pwritev,pwritev2";
+const MOVES: &str = "rename,renameat,renameat2,link,linkat";
+const SYNCS: &str = "fsync,fdatasync";
+
+/// Creating, and writing to what is pending.
+fn cases_of_creation(bench: &mut Bench, cases: &mut Vec<Case>) {
+    for (what, calls) in [("create", OPENS), ("create, its mode", "fchmod,fchmodat,chmod")] {
+        let (_, path) = bench.free();
+        let (above, below) = (bench.mnt(&path), bench.pending(&path));
+        let act = Box::new(move || create(&above));
+        cases.push(Case::new(what, calls, vec![below.clone()], act).gives(below, vec![]));
+    }
+    // The day is in the home and not yet in the spool.
+    let number = bench.next();
+    write_file(
+        &bench.home(&format!("sessions/2026/02/09/{}", name(number).replace("-08T", "-09T"))),
+        &text(number),
+    );
+    let path = format!("sessions/2026/02/09/{}", name(bench.next()).replace("-08T", "-09T"));
+    let (above, below) = (bench.mnt(&path), bench.pending(&path));
+    let folder = vec![below.parent().unwrap().to_owned()];
+    let act = Box::new(move || create(&above));
+    cases.push(Case::new("create, the folder in the spool", MKDIRS, folder, act).gives(below, vec![]));
+    // Materialised at once: a segment.
+    let number = bench.next();
+    let segment = name(number).replace(".jsonl", &format!("_{}.jsonl", thread_id(900)));
+    let path = format!("{DAY}/{segment}");
+    let (above, below, home) = (bench.mnt(&path), bench.pending(&path), bench.home(&path));
+    let act = Box::new(move || create(&above));
+    cases.push(Case::new("create a segment", MOVES, vec![below], act).gives(home, vec![]));
+
+    let above = bench.mnt("sessions/2026/03");
+    let act = Box::new(move || fs::create_dir(&above));
+    let below = vec![bench.pending("sessions/2026/03")];
+    cases.push(Case::new("mkdir", MKDIRS, below, act));
+
+    for (what, calls) in [("write to a pending thread", WRITES), ("write to a pending thread, open", OPENS)] {
+        let (number, path) = bench.free();
+        let (above, below) = (bench.mnt(&path), bench.pending(&path));
+        let first = above.clone();
+        let act = Box::new(move || append(&above, &answer(number, 2)));
+        let whole = [header(number), answer(number, 2)].concat();
+        cases.push(
+            Case::new(what, calls, vec![below.clone()], act)
+                .after(move || create(&first).and_then(|()| append(&first, &header(number))).unwrap())
+                .gives(below, whole),
+        );
+    }
+}
+
+/// A user's message comes to a pending thread.
+fn cases_of_materialising(bench: &mut Bench, cases: &mut Vec<Case>) {
+    let mut one = |what: &str, calls, day: &str, fails: &dyn Fn(&Bench, &str) -> PathBuf| {
+        let number = bench.next();
+        let date = day.trim_start_matches("sessions/").replace('/', "-");
+        let path = format!("{day}/{}", name(number).replace("2026-02-08", &date));
+        let (above, home) = (bench.mnt(&path), bench.home(&path));
+        let first = above.clone();
+        let act = Box::new(move || append(&above, &user(number)));
+        cases.push(
+            Case::new(what, calls, vec![fails(bench, &path)], act)
+                .after(move || {
+                    fs::create_dir_all(first.parent().unwrap()).unwrap();
+                    create(&first).and_then(|()| append(&first, &header(number))).unwrap();
+                })
+                .gives(home, text(number)),
+        );
+    };
+    one("materialise, the rename", MOVES, DAY, &|bench, path| bench.pending(path));
+    one("materialise, a month", MKDIRS, "sessions/2026/04/07", &|bench, _| bench.home("sessions/2026/04"));
+    one("materialise, a day", MKDIRS, "sessions/2026/05/07", &|bench, _| bench.home("sessions/2026/05/07"));
+    one("materialise, the read for the trigger", OPENS, DAY, &|bench, path| bench.pending(path));
+}
+
+/// Threads in the home: append, thaw, archive, trash.
+fn cases_of_home(bench: &mut Bench, cases: &mut Vec<Case>) {
+    for (what, calls) in [("append", WRITES), ("append, the first open", OPENS)] {
+        let (number, path) = bench.thread();
+        let (above, below) = (bench.mnt(&path), bench.home(&path));
+        let act = Box::new(move || append(&above, &answer(number, 3)));
+        let whole = [text(number), answer(number, 3)].concat();
+        cases.push(Case::new(what, calls, vec![below.clone()], act).gives(below, whole));
+    }
+    let thaw =
+        [("write", 1), ("write", 2), ("fsync", 1), ("fsync", 2), (OPENS, 0), (MOVES, 0), ("fchmod", 0)];
+    for (calls, pass) in thaw {
+        let number = bench.next();
+        let path = format!("{DAY}/{}", name(number));
+        let (above, plain) = (bench.mnt(&path), bench.home(&path));
+        let zst = plain.with_extension("jsonl.zst");
+        write_file(&zst, &zstd::encode_all(&text(number)[..], 3).unwrap());
+        let act = Box::new(move || append(&above, &answer(number, 3)));
+        // Temporary files have names of chance: any path. What is opened: the compressed file.
+        let paths = if calls == OPENS { vec![zst.clone()] } else { Vec::new() };
+        let whole = [text(number), answer(number, 3)].concat();
+        let case = Case::new("thaw", calls, paths, act).gives(plain.clone(), whole);
+        let mut case = if pass == 0 { case } else { case.at(pass) };
+        if matches!((calls, pass), ("fsync" | "write", 2)) {
+            // The plain one was published. Where its folder was not synced, the `.zst` stays, hidden.
+            case.may_be_plain = Some(plain);
+        } else {
+            case = case.gives(zst, None);
+        }
+        case.what += &format!(" ({calls})");
+        cases.push(case);
+    }
+    let (number, path) = bench.thread();
+    let (from, to) = (bench.mnt(&path), bench.mnt(&format!("archived_sessions/{}", name(number))));
+    let (below, archived) = (bench.home(&path), bench.home(&format!("archived_sessions/{}", name(number))));
+    let act = Box::new(move || fs::rename(&from, &to));
+    let case = Case::new("archive", MOVES, vec![below.clone()], act);
+    cases.push(case.gives(below, None).gives(archived, text(number)));
+    // Both forms: the second rename fails.
+    let (number, path) = bench.thread();
+    let (from, to) = (bench.mnt(&path), bench.mnt(&format!("archived_sessions/{}", name(number))));
+    let (below, archived) = (bench.home(&path), bench.home(&format!("archived_sessions/{}", name(number))));
+    let compressed = zstd::encode_all(&text(number)[..], 3).unwrap();
+    write_file(&below.with_extension("jsonl.zst"), &compressed);
+    let act = Box::new(move || fs::rename(&from, &to));
+    let case =
+        Case::new("archive both forms, the second", MOVES, vec![below.clone()], act).gives(below, None);
+    let archived_zst = archived.with_extension("jsonl.zst");
+    cases.push(case.gives(archived, text(number)).gives(archived_zst, compressed));
+
+    for (what, day) in [("back from the archive", DAY), ("back, the folder", "sessions/2026/06/07")] {
+        let number = bench.next();
+        let date = day.trim_start_matches("sessions/").replace('/', "-");
+        let name = name(number).replace("2026-02-08", &date);
+        let archived = bench.home(&format!("archived_sessions/{name}"));
+        write_file(&archived, &text(number));
+        let (from, to) =
+            (bench.mnt(&format!("archived_sessions/{name}")), bench.mnt(&format!("{day}/{name}")));
+        let home = bench.home(&format!("{day}/{name}"));
+        let folder = to.parent().unwrap().to_owned();
+        let (calls, path) =
+            if day == DAY { (MOVES, archived.clone()) } else { (MKDIRS, bench.home("sessions/2026/06")) };
+        let act = Box::new(move || fs::rename(&from, &to));
+        let case = Case::new(what, calls, vec![path], act).gives(archived, None).gives(home, text(number));
+        cases.push(case.after(move || fs::create_dir_all(&folder).unwrap()));
+    }
+
+    // An item of the trash has a name of the time: every pass of each call, whatever its path.
+    let passes = [(MKDIRS, 1), (OPENS, 0), ("write", 1), (MOVES, 0)];
+    let trash = passes.into_iter().chain((1..=6).map(|pass| ("fsync", pass)));
+    for (calls, pass) in trash {
+        let (_, path) = bench.thread();
+        let (above, below) = (bench.mnt(&path), bench.home(&path));
+        let act = Box::new(move || fs::remove_file(&above));
+        let paths = match calls {
+            OPENS => vec![bench.home(".rolloutfs/trash")],
+            MOVES => vec![below.clone()],
+            _ => Vec::new(),
+        };
+        let case = Case::new(&format!("rm ({calls})"), calls, paths, act).gives(below, None);
+        cases.push(if pass == 0 { case } else { case.at(pass) });
+    }
+    let (number, path) = bench.free();
+    let (above, below) = (bench.mnt(&path), bench.pending(&path));
+    let first = above.clone();
+    let act = Box::new(move || fs::remove_file(&above));
+    let case = Case::new("rm of a pending thread", "write", Vec::new(), act).gives(below, None);
+    cases.push(case.after(move || create(&first).and_then(|()| append(&first, &header(number))).unwrap()));
+}
+
+/// Scratch files and what they become.
+fn cases_of_scratch(bench: &mut Bench, cases: &mut Vec<Case>) {
+    let mut temporary = 0;
+    let mut one = |bench: &mut Bench,
+                   what: &str,
+                   calls,
+                   number: u64,
+                   bytes: Vec<u8>,
+                   fails: &dyn Fn(&Bench, &Path) -> PathBuf| {
+        temporary += 1;
+        let from = format!("{DAY}/.{temporary}.tmp");
+        let path = format!("{DAY}/{}", name(number));
+        let (above, to) = (bench.mnt(&from), bench.mnt(&path));
+        let (first, below) = (above.clone(), bench.scratch(&from));
+        let written = bytes.clone();
+        let act = Box::new(move || fs::rename(&above, &to));
+        Case::new(what, calls, vec![fails(bench, &below)], act)
+            .after(move || create(&first).and_then(|()| append(&first, &written)).unwrap())
+            .gives(below, None)
+    };
+    let is_from = |_: &Bench, below: &Path| below.to_owned();
+    let number = bench.next();
+    let case = one(bench, "rename to a thread", MOVES, number, text(number), &is_from);
+    cases.push(case.gives(bench.home(&format!("{DAY}/{}", name(number))), text(number)));
+    let number = bench.next();
+    let case = one(bench, "rename to a pending thread", MOVES, number, header(number), &is_from);
+    cases.push(case.gives(bench.pending(&format!("{DAY}/{}", name(number))), header(number)));
+    // Over a thread in the home, which is in the trash meanwhile.
+    for calls in [MOVES, OPENS] {
+        let (number, path) = bench.thread();
+        let new = [text(number), answer(number, 3)].concat();
+        let case = one(bench, "rename over a thread", calls, number, new.clone(), &is_from);
+        cases.push(case.gives(bench.home(&path), new));
+    }
+    // Over a pending one.
+    let (number, path) = bench.free();
+    let case = one(bench, "rename over a pending thread", MOVES, number, text(number), &is_from);
+    let (write, old) = (case.prepare, bench.mnt(&path));
+    let prepare = move || {
+        create(&old).and_then(|()| append(&old, &answer(number, 7))).unwrap();
+        write();
+    };
+    let case = Case { prepare: Box::new(prepare), ..Case { prepare: Box::new(|| {}), ..case } };
+    cases.push(case.gives(bench.home(&path), text(number)).gives(bench.pending(&path), None));
+    // Codex's compressor.
+    let (number, path) = bench.thread();
+    let (above, to) =
+        (bench.mnt(&format!("{DAY}/rollout-compress-1.tmp")), bench.mnt(&format!("{path}.zst")));
+    let below = bench.scratch(&format!("{DAY}/rollout-compress-1.tmp"));
+    let bytes = zstd::encode_all(&text(number)[..], 3).unwrap();
+    let (first, written) = (above.clone(), bytes.clone());
+    let act = Box::new(move || fs::rename(&above, &to));
+    cases.push(
+        Case::new("rename to a .zst", MOVES, vec![below], act)
+            .after(move || create(&first).and_then(|()| append(&first, &written)).unwrap())
+            .gives(bench.home(&format!("{path}.zst")), bytes),
+    );
+}
+
+/// Names.
+fn cases_of_names(bench: &mut Bench, cases: &mut Vec<Case>) {
+    let names = bench.home("session_index.jsonl");
+    let entry = |number: u64, name: &str| {
+        let id = thread_id(number);
+        format!("{{\"id\":\"{id}\",\"thread_name\":\"{name}\",\"updated_at\":\"2026-02-08T09:15:01Z\"}}\n")
+    };
+    let mut all = String::new();
+    for (what, calls) in [("mv", "write"), ("mv, open", OPENS)] {
+        let (number, _) = bench.thread();
+        all += &entry(number, &format!("old{number}"));
+        let from = bench.mnt(&format!("by-name/old{number}.jsonl"));
+        let to = bench.mnt(&format!("by-name/new{number}.jsonl"));
+        let act = Box::new(move || fs::rename(&from, &to));
+        cases.push(Case::new(&format!("{what} in by-name"), calls, vec![names.clone()], act));
+    }
+    let (number, path) = bench.thread();
+    let at = bench.mnt(&format!("by-name/linked{number}.jsonl"));
+    let act = Box::new(move || std::os::unix::fs::symlink(format!("../{path}"), &at));
+    cases.push(Case::new("ln -s in by-name", "write", vec![names.clone()], act));
+    let temporary = bench.home("session_index.jsonl.tmp");
+    for calls in [OPENS, "write", "fsync", "fchmod", MOVES] {
+        let (number, _) = bench.thread();
+        all += &entry(number, &format!("gone{number}"));
+        let at = bench.mnt(&format!("by-name/gone{number}.jsonl"));
+        let act = Box::new(move || fs::remove_file(&at));
+        cases.push(Case::new(&format!("rm in by-name ({calls})"), calls, vec![temporary.clone()], act));
+    }
+    let (above, more) = (bench.mnt("session_index.jsonl"), entry(1, "appended"));
+    let act = Box::new(move || append(&above, more.as_bytes()));
+    cases.push(Case::new("append to session_index.jsonl", WRITES, vec![names.clone()], act));
+    let (from, to) = (bench.mnt("session_index.jsonl.tmp"), bench.mnt("session_index.jsonl"));
+    let (first, copied) = (from.clone(), to.clone());
+    let act = Box::new(move || fs::rename(&from, &to));
+    let prepare = move || create(&first).and_then(|()| append(&first, &fs::read(&copied).unwrap())).unwrap();
+    let below = vec![bench.scratch("session_index.jsonl.tmp")];
+    cases.push(Case::new("replace session_index.jsonl", MOVES, below, act).after(prepare));
+    write_file(&names, all.as_bytes());
+}
+
+/// fsync of files and folders.
+fn cases_of_syncing(bench: &mut Bench, cases: &mut Vec<Case>) {
+    for of_folder in [false, true] {
+        let (_, path) = bench.thread();
+        let above = bench.mnt(&path);
+        let below = bench.home(if of_folder { DAY } else { &path });
+        let act = Box::new(move || sync(&above));
+        let what = if of_folder { "fsync, its folder" } else { "fsync" };
+        cases.push(Case::new(what, SYNCS, vec![below], act));
+        let (number, path) = bench.free();
+        let (above, below) = (bench.mnt(&path), bench.pending(if of_folder { DAY } else { &path }));
+        let first = above.clone();
+        let act = Box::new(move || sync(&above));
+        let case = Case::new(&format!("{what}, pending"), SYNCS, vec![below], act);
+        cases
+            .push(case.after(move || create(&first).and_then(|()| append(&first, &header(number))).unwrap()));
+    }
+    let (_, path) = bench.thread();
+    let (above, below) = (bench.mnt(&path), bench.home(&path));
+    let act = Box::new(move || File::open(&above)?.sync_data());
+    cases.push(Case::new("fdatasync", SYNCS, vec![below], act));
+    let (above, below) = (bench.mnt(DAY), bench.home(DAY));
+    cases.push(Case::new("fsync of a folder", SYNCS, vec![below], Box::new(move || sync(&above))));
+}
+
+/// The whole table with one errno.
+fn table(errno_name: &str, errno: i32) {
+    if let Some(reason) = reason_to_skip().or_else(strace::reason_to_skip) {
+        println!("skipped: {reason}");
+        return;
+    }
+    let mut bench = Bench::new();
+    let mut cases = Vec::new();
+    cases_of_creation(&mut bench, &mut cases);
+    cases_of_materialising(&mut bench, &mut cases);
+    cases_of_home(&mut bench, &mut cases);
+    cases_of_scratch(&mut bench, &mut cases);
+    cases_of_names(&mut bench, &mut cases);
+    cases_of_syncing(&mut bench, &mut cases);
+    let only = std::env::var("ROLLOUTFS_FAULT").unwrap_or_default();
+    cases.retain(|case| case.what.contains(&only));
+    let daemon = bench.place.mount();
+    daemon.await_settled();
+    let mut wrong = Vec::new();
+    for case in &cases {
+        (case.prepare)();
+        let said = one_case(&bench, &daemon, case, errno_name, errno);
+        if let Err(said) = said {
+            wrong.push(format!("{} with {errno_name}: {said}", case.what));
+        }
+    }
+    println!("{} cases with {errno_name}", cases.len());
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}\n{}",
+        wrong.len(),
+        cases.len(),
+        wrong.join("\n"),
+        daemon.log_text()
+    );
+    let before = bench.shown();
+    daemon.unmount();
+    let daemon = bench.place.mount();
+    daemon.await_settled();
+    assert_eq!(differences(&before, &bench.shown()), Vec::<String>::new(), "{errno_name}, mounted again");
+    daemon.unmount();
+}
+
+fn one_case(bench: &Bench, daemon: &Daemon, case: &Case, errno_name: &str, errno: i32) -> Result<(), String> {
+    let (mut disk, shown) = (bench.on_disk(), bench.shown());
+    let notes = bench.place.notes().join("strace");
+    let strace = Strace::fail(daemon, &notes, case.calls, &case.when, errno_name, &case.paths);
+    let refused = (case.act)();
+    let noted = strace.end();
+    if !noted.contains("(INJECTED)") {
+        return Err(format!("no such call was made: {}; {refused:?}", noted.trim()));
+    }
+    if refused.as_ref().err().and_then(io::Error::raw_os_error) != Some(errno) {
+        return Err(format!("the caller got {refused:?}: {}", noted.trim()));
+    }
+    let mut disk_after = bench.on_disk();
+    if let Some(plain) = &case.may_be_plain {
+        for path in [plain.clone(), plain.with_extension("jsonl.zst")] {
+            let below = path.strip_prefix(bench.place.home()).unwrap();
+            disk.remove(below);
+            disk_after.remove(below);
+        }
+    }
+    let left = differences(&disk, &disk_after);
+    if !left.is_empty() {
+        return Err(format!("on disk: {left:?}"));
+    }
+    let left = differences(&shown, &bench.shown());
+    if !left.is_empty() {
+        return Err(format!("in the mount: {left:?}"));
+    }
+    (case.act)().map_err(|error| format!("again, without the fault: {error}"))?;
+    for (path, wanted) in &case.result {
+        let found = fs::read(path).ok();
+        if found != *wanted {
+            let sizes = (found.map(|it| it.len()), wanted.as_ref().map(Vec::len));
+            return Err(format!("in the end, {}: {sizes:?}", path.display()));
+        }
+    }
+    bench.shown();
+    Ok(())
+}
+
+#[test]
+fn what_a_full_disk_refuses_is_told_and_leaves_nothing() {
+    table("ENOSPC", libc::ENOSPC);
+}
+
+#[test]
+fn what_a_broken_disk_refuses_is_told_and_leaves_nothing() {
+    table("EIO", libc::EIO);
+}
+
+#[test]
+fn what_a_read_only_disk_refuses_is_told_and_leaves_nothing() {
+    table("EROFS", libc::EROFS);
+}
+
+#[test]
+fn what_a_quota_refuses_is_told_and_leaves_nothing() {
+    table("EDQUOT", libc::EDQUOT);
+}
