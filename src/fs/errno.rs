@@ -74,6 +74,10 @@ mod tests {
             path: "f".into(),
             source: io::Error::from_raw_os_error(errno),
         };
+        let index = |code| {
+            let source = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            FsError::from(StoreError::Index { path: "i".into(), source })
+        };
         let table: Vec<(FsError, i32)> = vec![
             (FsError::NoEntry { dir: node, name: text() }, libc::ENOENT),
             (FsError::Stale(node), libc::ESTALE),
@@ -97,6 +101,18 @@ mod tests {
                 libc::ENOTDIR,
             ),
             (StoreError::Index { path: "i".into(), source: rusqlite::Error::InvalidQuery }.into(), libc::EIO),
+            (index(rusqlite::ffi::SQLITE_FULL), libc::ENOSPC),
+            (index(rusqlite::ffi::SQLITE_READONLY), libc::EROFS),
+            (index(rusqlite::ffi::SQLITE_IOERR), libc::EIO),
+            (
+                StoreError::Io {
+                    action: "append to",
+                    path: "f".into(),
+                    source: io::Error::new(io::ErrorKind::StorageFull, "3 of 9 bytes written"),
+                }
+                .into(),
+                libc::ENOSPC,
+            ),
             (StoreError::Damaged { path: "f".into(), reason: text() }.into(), libc::EIO),
             (StoreError::NotAHome { path: "h".into(), reason: text() }.into(), libc::EIO),
             (StoreError::Busy { path: "h".into(), holder: text(), remedy: text() }.into(), libc::EBUSY),

@@ -7,7 +7,7 @@
 //! user message materialises it; a scratch file is a tool's temporary and may be written in any way.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -267,6 +267,14 @@ impl Fs {
         Ok(self.store.look_now(paths.iter().map(|path| path.to_vec()).collect(), names)?)
     }
 
+    /// A row with the area that the disk tells: a thread may have got its place, and the index not know yet.
+    fn as_it_lies(&self, file: &FileRow) -> FileRow {
+        match self.store.areas().locate(&file.path) {
+            Ok((area, located)) => FileRow { area, encoding: located.encoding, ..file.clone() },
+            Err(_) => file.clone(),
+        }
+    }
+
     // ---- making --------------------------------------------------------------------------------
 
     /// Makes an empty file: a pending thread, or a tool's temporary.
@@ -517,6 +525,7 @@ impl Fs {
     fn remove_file(&self, file: &FileRow) -> Result<()> {
         let _writing = self.writes.lock(file.number);
         self.writes.leave(file.number);
+        let file = &self.as_it_lies(file);
         let lies = self.store.areas().join(file.area, &file.path);
         if file.area == Area::Home && is_kept_compressed(&lies)? {
             // The last step of Codex's compressor: the thread stays.
@@ -611,6 +620,7 @@ impl Fs {
         };
         let _writing = self.writes.lock_both(file.number, old.as_ref().map(|old| old.number));
         self.writes.leave(file.number);
+        let file = &self.as_it_lies(file);
         match (file.area, form) {
             (Area::Home, Form::Rollout(rollout)) => self.archive_or_back(file, to, &rollout),
             (Area::Home, _) => {
@@ -757,6 +767,7 @@ impl Fs {
         self.check_writable()?;
         let _writing = self.writes.lock(number);
         let file = self.query(|queries| queries.file(number))?.ok_or(FsError::Stale(number))?;
+        let file = self.as_it_lies(&file);
         if file.area != Area::Pending {
             return Ok(());
         }
@@ -857,30 +868,26 @@ impl Fs {
         let lies = self.store.areas().join(area, &file.path);
         let opened = match OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(&lies) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // It got its place, and the index does not know yet.
-                match self.store.areas().locate(&file.path)? {
-                    (Area::Home, located) => {
-                        let encoding = located.encoding;
-                        let placed = FileRow { area: Area::Home, encoding, ..file.clone() };
-                        return self.append_rollout(&placed, offset, bytes, append);
-                    }
-                    _ => return Err(StoreError::io("open", &lies)(error).into()),
+                let placed = self.as_it_lies(file);
+                if placed.area == Area::Home {
+                    return self.append_rollout(&placed, offset, bytes, append);
                 }
+                return Err(StoreError::io("open", &lies)(error).into());
             }
             opened => opened.map_err(StoreError::io("open", &lies))?,
         };
         let size = opened.metadata().map_err(StoreError::io("look at", &lies))?.size();
         let at = if append { size } else { offset };
+        let over =
+            if area == Area::Pending && at < size { bytes_at(&lies, at, bytes.len())? } else { Vec::new() };
         let count = opened.write_at(bytes, at).map_err(StoreError::io("write", &lies))?;
         if area == Area::Pending
             && let Err(error) = self.follow_pending(file, &lies, at < size)
         {
             // Refused as a whole: an errno at this write means that nothing of it was taken.
-            if at >= size {
-                opened.set_len(size).unwrap_or_else(|error| {
-                    log::error!("{}: {error}; bytes of a write that was refused are left", lies.display());
-                });
-            }
+            opened.write_all_at(&over, at).and_then(|()| opened.set_len(size)).unwrap_or_else(|error| {
+                log::error!("{}: {error}; bytes of a write that was refused are left", lies.display());
+            });
             return Err(error);
         }
         if at != offset {
@@ -959,6 +966,7 @@ impl Fs {
     fn discard(&self, number: NodeNumber) -> Result<()> {
         let _writing = self.writes.lock(number);
         let file = self.query(|queries| queries.file(number))?.ok_or(FsError::Stale(number))?;
+        let file = self.as_it_lies(&file);
         if file.area != Area::Pending {
             return Err(denied(&file.path, "it has its place in the home; rm moves it to the trash"));
         }
@@ -1011,6 +1019,7 @@ impl Fs {
     fn set_file(&self, file: &FileRow, wanted: &Wanted) -> Result<()> {
         let _writing = self.writes.lock(file.number);
         let file = self.query(|queries| queries.file(file.number))?.ok_or(FsError::Stale(file.number))?;
+        let file = self.as_it_lies(&file);
         let (lies, located) = self.locate(&file)?;
         if let Some(size) = wanted.size_bytes {
             if file.area == Area::Home {
@@ -1046,6 +1055,9 @@ impl Fs {
                 self.sync_name(number, lies, &located)?;
                 if file.area == Area::Pending && self.options.materialise == Materialise::Fsync {
                     self.persist(number)?;
+                    let placed = self.store.home().join(&file.path);
+                    let located = content::locate_now(&placed)?;
+                    self.sync_name(number, placed, &located)?;
                 }
                 Ok(())
             }
@@ -1142,6 +1154,16 @@ fn append_once(file: &File, bytes: &[u8]) -> io::Result<usize> {
             return Err(error);
         }
     }
+}
+
+/// What a file has at an offset, at most so many bytes.
+fn bytes_at(path: &Path, offset: u64, count: usize) -> Result<Vec<u8>> {
+    let mut file = File::open(path).map_err(StoreError::io("open", path))?;
+    let mut bytes = Vec::new();
+    let read =
+        file.seek(io::SeekFrom::Start(offset)).and_then(|_| file.take(count as u64).read_to_end(&mut bytes));
+    read.map_err(StoreError::io("read", path))?;
+    Ok(bytes)
 }
 
 /// Is a rollout there plain and compressed, with the same bytes? Then the plain file can go.

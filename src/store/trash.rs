@@ -153,8 +153,11 @@ impl Trash {
     fn empty_item(&self, folder: &Path, info: &TrashInfo) {
         for file in info.files.iter().rev() {
             let (stored, from) = (folder.join(&file.stored), self.home.join(&decode_path(&file.path)));
+            if fs::symlink_metadata(&stored).is_err() {
+                continue;
+            }
             match move_no_replace(&stored, &from, false) {
-                Ok(()) | Err(StoreError::NotFound { .. }) => {}
+                Ok(()) => {}
                 Err(error) => {
                     log::error!("{error}; it is in the trash: rolloutfs trash restore brings it back")
                 }

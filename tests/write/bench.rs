@@ -6,16 +6,22 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::common::thread_id;
-use super::harness::{Kind, Place, line};
+use super::harness::{Daemon, Kind, Place, line};
 
 /// The day of most threads here; it is in the home.
 pub const DAY: &str = "sessions/2026/02/08";
 
+/// A view follows so long after the index can be written again: the indexer pauses for five seconds.
+pub const CATCH_UP_MAX: Duration = Duration::from_secs(15);
+
 /// Paths and contents of one home for the cases, a thread number each.
 pub struct Bench {
     pub place: Place,
+    /// The state folder, where it is not in the home.
+    beside: Option<tempfile::TempDir>,
     number: u64,
 }
 
@@ -62,7 +68,12 @@ pub fn sync(path: &Path) -> io::Result<()> {
 
 impl Bench {
     pub fn new() -> Bench {
-        let bench = Bench { place: Place::new(), number: 1 };
+        Bench::with(None)
+    }
+
+    /// With the state folder there: on another disk.
+    pub fn with(beside: Option<tempfile::TempDir>) -> Bench {
+        let bench = Bench { place: Place::new(), beside, number: 1 };
         write_file(&bench.home(&format!("{DAY}/{}", name(1))), &text(1));
         fs::create_dir_all(bench.home("archived_sessions")).unwrap();
         bench
@@ -82,11 +93,29 @@ impl Bench {
     }
 
     pub fn pending(&self, path: &str) -> PathBuf {
-        self.home(".rolloutfs/pending").join(path)
+        self.state("pending").join(path)
     }
 
     pub fn scratch(&self, path: &str) -> PathBuf {
-        self.home(".rolloutfs/scratch").join(path)
+        self.state("scratch").join(path)
+    }
+
+    /// A path in the state folder.
+    pub fn state(&self, path: &str) -> PathBuf {
+        match &self.beside {
+            Some(dir) => dir.path().join(path),
+            None => self.home(".rolloutfs").join(path),
+        }
+    }
+
+    /// Mounts it, and waits until everything is read.
+    pub fn mount(&self) -> Daemon {
+        let daemon = match &self.beside {
+            Some(dir) => self.place.mount_with(&[], &["--state-dir", dir.path().to_str().unwrap()]),
+            None => self.place.mount(),
+        };
+        daemon.await_settled();
+        daemon
     }
 
     /// A thread in the home.
@@ -106,18 +135,23 @@ impl Bench {
     /// What lies on disk: files, and what is in the trash. Not the index, which is made of it.
     pub fn on_disk(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut found = BTreeMap::new();
+        let state = self.state("");
         walk(&self.place.home(), &mut |path, bytes| {
-            let below = path.strip_prefix(self.place.home()).unwrap().to_owned();
-            let state = below.strip_prefix(".rolloutfs").ok().map(Path::to_owned);
-            let is_work = state.as_ref().is_none_or(|state| {
-                ["pending", "scratch", "trash"].iter().any(|area| state.starts_with(area))
-            });
-            // An empty folder may be left in the home and in the spool; in the trash it may not.
-            let counts = bytes.is_some() || state.is_some_and(|state| state.starts_with("trash/"));
-            if is_work && counts {
-                found.insert(below, bytes.unwrap_or_default());
+            // An empty folder may be left.
+            if let Some(bytes) = bytes.filter(|_| !path.starts_with(&state)) {
+                found.insert(path.to_owned(), bytes);
             }
         });
+        for area in
+            ["pending", "scratch", "trash"].map(|area| self.state(area)).iter().filter(|dir| dir.exists())
+        {
+            walk(area, &mut |path, bytes| {
+                // In the trash no empty folder may be left.
+                if bytes.is_some() || area.ends_with("trash") {
+                    found.insert(path.to_owned(), bytes.unwrap_or_default());
+                }
+            });
+        }
         found
     }
 
@@ -167,4 +201,13 @@ pub fn differences(before: &BTreeMap<PathBuf, Vec<u8>>, after: &BTreeMap<PathBuf
         .filter(|path| before.get(*path) != after.get(*path))
         .map(|path| format!("{}: {:?}", path.display(), sizes(path)))
         .collect()
+}
+
+/// Waits until the indexer has caught up with what it could not store.
+pub fn await_no_trouble(daemon: &Daemon) {
+    let end = Instant::now() + CATCH_UP_MAX;
+    while !daemon.status()["progress"]["trouble"].is_null() {
+        assert!(Instant::now() < end, "the trouble does not end: {}", daemon.log_text());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

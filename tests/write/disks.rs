@@ -5,14 +5,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use super::bench::{DAY, answer, append, create, header, name, text, user, write_file};
+use super::bench::{DAY, answer, append, await_no_trouble, create, header, name, text, user, write_file};
 use super::common::thread_id;
-use super::harness::{Daemon, Place, reason_to_skip};
-
-/// A view follows so long after the index can be written again: the indexer pauses for five seconds.
-const CATCH_UP_MAX: Duration = Duration::from_secs(15);
+use super::harness::{Place, reason_to_skip};
 
 /// Why no disk can be made here, if so.
 fn reason() -> Option<String> {
@@ -96,14 +92,6 @@ fn append_until_full(path: &Path, number: u64, whole: &mut Vec<u8>) {
                 return;
             }
         }
-    }
-}
-
-fn await_no_trouble(daemon: &Daemon) {
-    let end = Instant::now() + CATCH_UP_MAX;
-    while !daemon.status()["progress"]["trouble"].is_null() {
-        assert!(Instant::now() < end, "the trouble does not end: {}", daemon.log_text());
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -5,14 +5,12 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::bench::{
-    Bench, DAY, answer, append, create, differences, header, name, sync, text, user, write_file,
+    Bench, CATCH_UP_MAX, DAY, answer, append, await_no_trouble, create, differences, header, name, sync,
+    text, user, write_file,
 };
 use super::common::thread_id;
 use super::harness::reason_to_skip;
 use super::strace::{self, Strace};
-
-/// The view follows so long after the index can be written again: the indexer pauses for five seconds.
-const CATCH_UP_MAX: Duration = Duration::from_secs(15);
 
 /// Calls that are made while only the index cannot be written. It is made of the files and may be late: what is on disk is
 /// told so, and what can be answered from the index alone is refused whole.
@@ -36,8 +34,7 @@ fn index_fault(errno_name: &str, expected: i32) {
     let (pending, pending_path) = bench.free();
     let (renamed, renamed_path) = bench.free();
     let (_, free_path) = bench.free();
-    let daemon = bench.place.mount();
-    daemon.await_settled();
+    let daemon = bench.mount();
     let (above, scratch) = (bench.mnt(&pending_path), bench.mnt(&format!("{DAY}/.x.tmp")));
     create(&above).and_then(|()| append(&above, &header(pending))).unwrap();
     create(&scratch).and_then(|()| append(&scratch, &text(renamed))).unwrap();
@@ -69,6 +66,11 @@ fn index_fault(errno_name: &str, expected: i32) {
     assert!(fs::read(bench.home(&pending_path)).unwrap() == whole && fs::read(&above).unwrap() == whole);
     assert!(!bench.pending(&pending_path).exists());
 
+    // Append-only as any in the home.
+    let cut = fs::OpenOptions::new().write(true).open(&above).and_then(|file| file.set_len(0));
+    assert_eq!(errno(cut), Some(libc::EPERM), "truncate");
+    assert!(fs::read(bench.home(&pending_path)).unwrap() == whole);
+
     let into = format!("archived_sessions/{}", name(*archived));
     fs::rename(bench.mnt(archive_path), bench.mnt(&into)).unwrap();
     assert!(fs::read(bench.home(&into)).unwrap() == text(*archived) && !bench.home(archive_path).exists());
@@ -96,10 +98,7 @@ fn index_fault(errno_name: &str, expected: i32) {
     let noted = strace.end();
     assert!(noted.contains("(INJECTED)"));
 
-    while !daemon.status()["progress"]["trouble"].is_null() {
-        assert!(Instant::now() < end, "the trouble does not end: {}", daemon.log_text());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    await_no_trouble(&daemon);
     create(&new).unwrap();
     fs::create_dir(bench.mnt("sessions/2026/03")).unwrap();
     let shown = bench.shown();
@@ -116,8 +115,7 @@ fn index_fault(errno_name: &str, expected: i32) {
         assert_eq!(fs::metadata(&path).is_ok(), is_there, "{}", path.display());
     }
     daemon.unmount();
-    let daemon = bench.place.mount();
-    daemon.await_settled();
+    let daemon = bench.mount();
     assert_eq!(differences(&shown, &bench.shown()), Vec::<String>::new(), "mounted again");
     daemon.unmount();
 }

@@ -81,6 +81,9 @@ impl Strace {
         errno: &str,
         paths: &[PathBuf],
     ) -> Strace {
+        // Not every machine has each of them.
+        let calls: Vec<_> = calls.split(',').map(|call| format!("?{call}")).collect();
+        let calls = calls.join(",");
         let trace = format!("trace={calls}");
         let when = if when.is_empty() { String::new() } else { format!(":when={when}") };
         let inject = format!("inject={calls}:error={errno}{when}");

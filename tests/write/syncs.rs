@@ -24,8 +24,7 @@ fn what_is_synced_above_is_synced_below_before_the_call_returns() {
     let (dd, dd_path) = bench.free();
     let (user_synced, user_path) = bench.free();
     write_file(&bench.home("session_index.jsonl"), b"");
-    let daemon = bench.place.mount();
-    daemon.await_settled();
+    let daemon = bench.mount();
     for path in [&pending_path, &user_path] {
         create(&bench.mnt(path)).unwrap();
     }
