@@ -603,7 +603,10 @@ fn sweep(errno_name: &str, errno: i32, beside: Option<tempfile::TempDir>) {
         MOVES,
         SYNCS,
         "unlink,unlinkat",
-        "fchmod,utimensat,copy_file_range",
+        "fchmod",
+        "utimensat",
+        "copy_file_range",
+        "sendfile",
     ];
     let mut bench = Bench::with(beside);
     let (mut cases, mut counts) = (Vec::new(), std::collections::BTreeMap::<&str, u32>::new());
