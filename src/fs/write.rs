@@ -550,7 +550,7 @@ impl Fs {
     }
 
     fn remove_file(&self, file: &FileRow) -> Result<()> {
-        self.settle(file.number);
+        let _ = self.settle(file.number);
         let _writing = self.writes.lock(file.number);
         self.writes.leave(file.number);
         let file = &self.as_it_lies(file);
@@ -646,8 +646,8 @@ impl Fs {
             Some(Node::Dir(dir)) => return Err(FsError::IsADirectory(dir.number)),
             Some(_) => return Err(denied(&to.path, "what is made up cannot be replaced")),
         };
-        self.settle(file.number);
-        old.iter().for_each(|old| self.settle(old.number));
+        let _ = self.settle(file.number);
+        old.iter().for_each(|old| drop(self.settle(old.number)));
         let _writing = self.writes.lock_both(file.number, old.as_ref().map(|old| old.number));
         self.writes.leave(file.number);
         let file = &self.as_it_lies(file);
@@ -905,30 +905,31 @@ impl Fs {
     }
 
     /// Has a piece land that nothing follows. One that cannot land waits on, and who asks sees the file without it.
-    pub(super) fn land_late(&self, number: NodeNumber) {
+    pub(super) fn land_late(&self, number: NodeNumber) -> Result<()> {
         let _writing = self.writes.lock(number);
         let mut held = self.pieces().take(number);
         let Some((next, path)) = held.piece.as_ref().map(|piece| (piece.next, piece.entry.path().to_vec()))
         else {
-            return;
+            return Ok(());
         };
         let landed = self.appendable(number).and_then(|mut to| {
             self.land(&mut to, &mut held.piece, &[])?;
             self.say_where(&to, next);
             if number == SESSION_INDEX { self.look(&[], true) } else { Ok(()) }
         });
-        if let Err(error) = landed {
+        landed.inspect_err(|error| {
             let path = String::from_utf8_lossy(&path);
             log::warn!("{error}; the start of a write to {path} is kept and appended as soon as that works");
             held.try_later();
-        }
+        })
     }
 
     /// Waits a little for the rest of a write to this file, or has what is there land.
-    pub fn settle(&self, number: NodeNumber) {
-        if self.pieces().must_land(number) {
-            self.land_late(number);
-        }
+    ///
+    /// # Errors
+    /// What the disk says: it waits longer then.
+    pub fn settle(&self, number: NodeNumber) -> Result<()> {
+        if self.pieces().must_land(number) { self.land_late(number) } else { Ok(()) }
     }
 
     pub(super) fn pieces(&self) -> &Pieces {
@@ -1032,7 +1033,8 @@ impl Fs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let placed = self.as_it_lies(file);
                 if placed.area == Area::Home {
-                    return self.append_rollout(&placed, offset, bytes, append);
+                    let to = Appendable { file: Some(Box::new(placed)), end: 0 };
+                    return self.append_piece(to, offset, bytes, append);
                 }
                 return Err(StoreError::io("open", &lies)(error).into());
             }
@@ -1173,7 +1175,7 @@ impl Fs {
     }
 
     fn set_file(&self, file: &FileRow, wanted: &Wanted) -> Result<()> {
-        self.settle(file.number);
+        let _ = self.settle(file.number);
         let _writing = self.writes.lock(file.number);
         let file = self.query(|queries| queries.file(file.number))?.ok_or(FsError::Stale(file.number))?;
         let file = self.as_it_lies(&file);
@@ -1197,7 +1199,8 @@ impl Fs {
 
     /// Makes what was written survive a power cut. A pending thread stays pending.
     pub fn fsync(&self, number: NodeNumber, data_only: bool) -> Result<()> {
-        self.settle(number);
+        // What was accepted and does not land is not durable.
+        self.settle(number)?;
         match self.node(number)? {
             Node::File(file) => {
                 let (lies, located) = self.locate(&file)?;

@@ -5,7 +5,7 @@
 //! disk and tree are as before; without it the same call succeeds, and the next mount shows the same.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -775,4 +775,53 @@ fn any_call_below_may_fail_between_two_disks() {
         Ok(state) => sweep("EIO", libc::EIO, Some(state)),
         Err(error) => println!("skipped: /dev/shm: {error}"),
     }
+}
+
+/// A write that the kernel cuts at a page border: its first piece is kept aside until the rest comes, and both land as one.
+#[test]
+fn a_write_that_was_cut_lands_once_and_whole_when_the_disk_takes_it() {
+    if let Some(reason) = reason_to_skip().or_else(strace::reason_to_skip) {
+        println!("skipped: {reason}");
+        return;
+    }
+    let mut bench = Bench::new();
+    let threads: Vec<_> = (0..4).map(|_| bench.thread()).collect();
+    let start = |number| [text(number), vec![b'\n'; 4000 - text(number).len()]].concat();
+    threads.iter().for_each(|(number, path)| write_file(&bench.home(path), &start(*number)));
+    let daemon = bench.mount();
+    for (at, (number, path)) in threads.iter().enumerate() {
+        let (above, below) = (bench.mnt(path), bench.home(path));
+        let held = bench.state(&format!("held/{:016x}", fs::metadata(&above).unwrap().ino()));
+        let errno_name = ["ENOSPC", "EIO"][at % 2];
+        let errno = [libc::ENOSPC, libc::EIO][at % 2];
+        // Where it lands, and where it is kept.
+        let fails = [below.clone(), held][at / 2].clone();
+        let line = answer(*number, 3);
+        let mut file = fs::OpenOptions::new().append(true).open(&above).unwrap();
+        let strace =
+            Strace::fail(&daemon, &bench.place.notes().join("strace"), WRITES, "", errno_name, &[fails]);
+        // Where it cannot be kept it lands in pieces.
+        let is_taken = at / 2 == 1;
+        let mut done = 0;
+        let refused = loop {
+            match file.write(&line[done..]) {
+                Ok(count) => done += count,
+                Err(error) => break error.raw_os_error(),
+            }
+            if done == line.len() {
+                break None;
+            }
+        };
+        let synced = file.sync_all().err().and_then(|error| error.raw_os_error());
+        let noted = strace.end();
+        assert!(noted.contains("(INJECTED)"), "{at}: {noted}");
+        let expected = Some(errno).filter(|_| !is_taken);
+        assert_eq!((refused, synced), (expected, expected), "{at}, {done} bytes: {}", daemon.log_text());
+        file.write_all(&line[done..]).unwrap();
+        file.sync_all().unwrap();
+        let whole = [start(*number), line].concat();
+        assert!(fs::read(&below).unwrap() == whole, "{at}: {done} bytes were accepted: {noted}");
+        assert!(fs::read(&above).unwrap() == whole, "{at}: in the mount");
+    }
+    daemon.unmount();
 }
