@@ -205,6 +205,8 @@ pub fn differences(before: &BTreeMap<PathBuf, Vec<u8>>, after: &BTreeMap<PathBuf
 
 /// Waits until the indexer has caught up with what it could not store.
 pub fn await_no_trouble(daemon: &Daemon) {
+    // What the status says may be half a second old.
+    std::thread::sleep(Duration::from_millis(600));
     let end = Instant::now() + CATCH_UP_MAX;
     while !daemon.status()["progress"]["trouble"].is_null() {
         assert!(Instant::now() < end, "the trouble does not end: {}", daemon.log_text());
