@@ -7,7 +7,10 @@
 //! ECONNABORTED, and everything else follows.
 
 use std::ffi::CString;
+use std::fs::OpenOptions;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::is_mounted;
@@ -39,7 +42,9 @@ impl Guard {
         let minor = info.minor;
         let target = CString::new(mountpoint.as_os_str().as_bytes()).ok()?;
         let abort = CString::new(format!("{CONNECTIONS}/{minor}/abort")).ok()?;
-        let mount_id = mount_id(&target);
+        let place = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(mountpoint).ok()?;
+        let mount_id = mount_id(place.as_raw_fd());
+        drop(place);
         let orders = Orders { target, abort, mount_id, parent: std::process::id() as libc::pid_t };
         // SAFETY: the child makes system calls alone, which are async-signal-safe, and never returns.
         match unsafe { libc::fork() } {
@@ -80,27 +85,33 @@ fn stand_guard(orders: &Orders) -> ! {
         if libc::getppid() == orders.parent {
             libc::sigwaitinfo(&told, std::ptr::null_mut());
         }
-        if orders.mount_id.is_some() && mount_id(&orders.target) == orders.mount_id {
+        // While it is held, no other mount gets its numbers: a new one may be made there at any moment. The first
+        // descriptor of a process without any is 0.
+        let place = libc::open(orders.target.as_ptr(), libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC);
+        if place == 0 && orders.mount_id.is_some() && mount_id(place) == orders.mount_id {
             let abort = libc::open(orders.abort.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
             if abort < 0 || libc::write(abort, c"1".as_ptr().cast(), 1) != 1 {
                 // Without that file root can still do it. It says EBUSY when it is done: the mount itself stays.
-                libc::umount2(orders.target.as_ptr(), libc::MNT_FORCE | libc::UMOUNT_NOFOLLOW);
+                libc::umount2(c"/proc/self/fd/0".as_ptr(), libc::MNT_FORCE);
             }
         }
         libc::_exit(0)
     }
 }
 
-/// The kernel's number of the mount at a path, without asking the mount: its daemon may be gone.
-fn mount_id(target: &CString) -> Option<u64> {
+/// The kernel's number of an open place's mount, without asking the mount: its daemon may be gone. The unique one where
+/// the kernel has it (6.8): the other is used again, and then we would end the calls of the mount that came after.
+fn mount_id(place: libc::c_int) -> Option<u64> {
     const STATX_MNT_ID: libc::c_uint = 0x1000;
+    const STATX_MNT_ID_UNIQUE: libc::c_uint = 0x4000;
     const AT_STATX_DONT_SYNC: libc::c_int = 0x4000;
     // SAFETY: all zero is a statx; the string and the room for the answer outlive the call.
     unsafe {
         let mut found: libc::statx = std::mem::zeroed();
-        let flags = AT_STATX_DONT_SYNC | libc::AT_SYMLINK_NOFOLLOW;
-        let done = libc::statx(libc::AT_FDCWD, target.as_ptr(), flags, STATX_MNT_ID, &mut found);
-        (done == 0 && found.stx_mask & STATX_MNT_ID != 0)
+        let flags = AT_STATX_DONT_SYNC | libc::AT_EMPTY_PATH;
+        let wanted = STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
+        let done = libc::statx(place, c"".as_ptr(), flags, wanted, &mut found);
+        (done == 0 && found.stx_mask & wanted != 0)
             .then(|| (u64::from(found.stx_dev_minor) << 40) ^ found.stx_mnt_id)
     }
 }
