@@ -16,23 +16,26 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::attr::Attr;
 use super::error::{FsError, Result};
-use super::{CONTROL, Found, Fs, Node, SESSION_INDEX, Timed, first_component, is_below};
+use super::{CONTROL, Found, Fs, Node, SESSION_INDEX, Timed, ViewsAs, first_component, is_below};
 use crate::store::archive::{self, MoveOptions};
 use crate::store::areas::Area;
 use crate::store::content::{self, Encoding, Located};
 use crate::store::error::StoreError;
+use crate::store::failpoint::hit;
 use crate::store::home::SESSION_INDEX_NAME;
 use crate::store::index::DirRow;
 use crate::store::is_clutter;
 use crate::store::node::NodeNumber;
+use crate::store::pending;
 use crate::store::placement;
+use crate::store::placing::{ViewCode, entry_number};
 use crate::store::rollout::{RolloutName, ThreadId};
-use crate::store::row::{FileRow, RowKind};
+use crate::store::row::{FileRow, Row, RowKind};
 use crate::store::session_index;
 use crate::store::thaw::{ThawTime, thaw};
 use crate::store::trash::{PutOptions, Trash, TrashItem, companions};
 use crate::store::trigger::{self, Trigger};
-use crate::views::name;
+use crate::views::{link_target, name};
 
 /// What `rm` of a thread does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +76,8 @@ pub struct Wanted {
     pub mtime: Option<libc::timespec>,
 }
 
+/// The view that names are given in.
+const BY_NAME: ViewCode = ViewCode(2);
 /// Locks of files being written; a file has the one of its number.
 const LOCKS: usize = 64;
 /// How often a write finds that its file was replaced below, and goes to the new one.
@@ -236,6 +241,7 @@ impl Fs {
 
     /// Has the index follow what this call changed, and the call wait until the kernel knows.
     fn look(&self, paths: &[&[u8]], names: bool) -> Result<()> {
+        hit("call.changed");
         super::epoch::mark_changed();
         Ok(self.store.look_now(paths.iter().map(|path| path.to_vec()).collect(), names)?)
     }
@@ -256,7 +262,7 @@ impl Fs {
         }
         match &form {
             Form::Names => {
-                make_file(&self.store.home().session_index(), mode)?;
+                self.make_file(&self.store.home().session_index(), mode)?;
                 self.look(&[], true)?;
             }
             Form::Scratch => {
@@ -286,14 +292,22 @@ impl Fs {
     fn make_spooled(&self, area: Area, path: &[u8], mode: u32) -> Result<()> {
         let file = self.store.areas().join(area, path);
         self.make_spool_folder(&file)?;
-        make_file(&file, mode)
+        self.make_file(&file, mode)
+    }
+
+    /// It is the home's owner's from the start: a rename that materialises it keeps that.
+    fn make_file(&self, path: &Path, mode: u32) -> Result<()> {
+        let made = OpenOptions::new().write(true).create_new(true).mode(mode & 0o777).open(path);
+        let made = made.map_err(StoreError::io("create", path))?;
+        self.store.home().give(&made);
+        // The caller's umask was applied by the kernel; ours must not be.
+        made.set_permissions(fs::Permissions::from_mode(mode & 0o777))
+            .map_err(StoreError::io("create", path))?;
+        Ok(())
     }
 
     fn make_spool_folder(&self, file: &Path) -> Result<()> {
-        use std::os::unix::fs::DirBuilderExt;
-        let folder = file.parent().unwrap_or(Path::new("/"));
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        Ok(made.map_err(StoreError::io("make the folder", folder))?)
+        Ok(self.store.home().make_private_folder(file.parent().unwrap_or(Path::new("/")))?)
     }
 
     /// Makes a day's folder: in the spool, until a thread in it is materialised.
@@ -374,7 +388,20 @@ impl Fs {
             )
         })?;
         self.name_thread(&target, thread)?;
-        self.found(parent, name)
+        if self.options.views_as == ViewsAs::Symlinks {
+            return self.found(parent, name);
+        }
+        // The kernel takes nothing but a link for one that it asked for. It must not keep it: the next look finds the file.
+        match self.child(parent, name)? {
+            Some((Node::File(file), _)) => {
+                let number = entry_number(BY_NAME, 0, &target.dir.path, &file);
+                let text = link_target(&target.dir.path, &file.path);
+                let link = Node::Link { number, target: text, mtime_ns: file.disk.mtime_ns };
+                let (entry_ttl, attr_ttl) = Default::default();
+                Ok(Found { attr: self.attr_of(&link)?.value, entry_ttl, attr_ttl })
+            }
+            _ => self.found(parent, name),
+        }
     }
 
     /// The thread that a link text leads to, from a directory of this tree.
@@ -480,20 +507,31 @@ impl Fs {
                 return Err(denied(&file.path, "this mount removes no threads (--rm=deny)"));
             }
             Removal::Trash if is_work => {
-                if file.area == Area::Pending {
-                    // What was written is somebody's work: it can be taken back from the trash like any thread.
-                    self.place(&file.path)?;
+                if let Some(fork) = self.goes_on_from(file)? {
+                    log::warn!(
+                        "{} goes to the trash; {fork} cannot be read without it: take it back with `rolloutfs trash restore`",
+                        String::from_utf8_lossy(&file.path)
+                    );
                 }
                 let options = PutOptions {
+                    area: file.area,
                     name: file.name.clone(),
                     why: "rm through the mount".into(),
                     // Whoever removes it may be the writer itself.
                     despite_writer: true,
                 };
-                let paths = companions(self.store.home(), &file.path, false);
+                let paths = match file.area {
+                    Area::Home => companions(self.store.home(), &file.path, false),
+                    _ => vec![file.path.clone()],
+                };
                 Trash::new(self.store.home(), self.store.state_dir()).put(&paths, &options)?;
             }
             _ if file.area == Area::Home => {
+                if let Some(fork) = self.goes_on_from(file)? {
+                    let why =
+                        format!("{fork} goes on from it, and cannot be read without it; remove that first");
+                    return Err(denied(&file.path, &why));
+                }
                 for path in companions(self.store.home(), &file.path, false) {
                     let lies = self.store.home().join(&path);
                     fs::remove_file(&lies).map_err(StoreError::io("remove", &lies))?;
@@ -502,6 +540,29 @@ impl Fs {
             _ => fs::remove_file(&lies).map_err(StoreError::io("remove", &lies))?,
         }
         self.look(&[&file.path], false)
+    }
+
+    /// Another rollout whose history lies in this one (spec 9.3), where the index knows of one: a later segment of the
+    /// thread, or a fork of it, which `by-parent` has below its id.
+    fn goes_on_from(&self, file: &FileRow) -> Result<Option<String>> {
+        let (Some(thread), Some(own)) = (file.thread_id, file.key_id()) else { return Ok(None) };
+        let found = self.query(|queries| {
+            let segments = queries.rows_of_thread(thread)?;
+            let is_later =
+                |row: &&Row| row.meta.history_base_id == Some(own) && row.file.number != file.number;
+            if let Some(row) = segments.iter().find(is_later) {
+                return Ok(Some(row.file.path.clone()));
+            }
+            let below = |dir: Option<DirRow>, name: &[u8]| {
+                dir.map_or(Ok(None), |dir| queries.child_dir(dir.number, name))
+            };
+            let view = queries.child_dir(NodeNumber::ROOT, b"by-parent")?;
+            match below(view, thread.to_string().as_bytes())? {
+                Some(forks) => queries.fork_in(forks.number, own),
+                None => Ok(None),
+            }
+        })?;
+        Ok(found.map(|path| String::from_utf8_lossy(&path).into_owned()))
     }
 
     // ---- renaming ------------------------------------------------------------------------------
@@ -579,6 +640,7 @@ impl Fs {
                 let lies = self.store.areas().join(Area::Pending, &to.path);
                 self.make_spool_folder(&lies)?;
                 fs::rename(&from, &lies).map_err(StoreError::io("rename", &from))?;
+                hit("rename.spooled");
                 let (flow, _) = Trigger::default().look(&lies).map_err(StoreError::io("read", &lies))?;
                 // What takes the place of a materialised thread is materialised.
                 let at_once = rollout.rollout_id().is_some()
@@ -602,6 +664,7 @@ impl Fs {
     /// What is replaced by a rename is not lost: to the trash with it (spec: a migration renames over a rollout).
     fn remove_file_for(&self, old: &FileRow, path: &[u8]) -> Result<(Trash, TrashItem)> {
         let options = PutOptions {
+            area: Area::Home,
             name: old.name.clone(),
             why: format!("replaced by a rename to {}", String::from_utf8_lossy(path)),
             despite_writer: true,
@@ -634,9 +697,24 @@ impl Fs {
         let from = self.store.areas().join(file.area, &file.path);
         let to = self.store.home().session_index();
         fs::rename(&from, &to)
-            .or_else(|error| replace_by_copy(&from, &to, error))
+            .or_else(|error| self.replace_by_copy(&from, &to, error))
             .map_err(StoreError::io("rename", &from))?;
         self.look(&[&file.path], true)
+    }
+
+    fn replace_by_copy(&self, from: &Path, to: &Path, error: io::Error) -> io::Result<()> {
+        if error.raw_os_error() != Some(libc::EXDEV) {
+            return Err(error);
+        }
+        let beside = to.with_extension("jsonl.rolloutfs.tmp");
+        fs::copy(from, &beside)?;
+        let copy = File::open(&beside)?;
+        self.store.home().give(&copy);
+        copy.sync_all()?;
+        hit("names.copied");
+        fs::rename(&beside, to)?;
+        hit("names.copy_placed");
+        fs::remove_file(from)
     }
 
     /// Codex's compressor: the temporary becomes the `.zst` beside the plain file, which it then removes.
@@ -659,13 +737,7 @@ impl Fs {
 
     /// Gives a pending thread its place in the home: folders, then one rename that replaces nothing.
     fn place(&self, path: &[u8]) -> Result<()> {
-        let from = self.store.areas().join(Area::Pending, path);
-        let dir = &path[..path.iter().rposition(|&byte| byte == b'/').unwrap_or(0)];
-        placement::make_folder(self.store.home(), dir, false)?;
-        crate::store::failpoint::hit("materialise.folders");
-        placement::move_no_replace(&from, &self.store.home().join(path), false)?;
-        crate::store::failpoint::hit("materialise.placed");
-        Ok(())
+        Ok(pending::place(self.store.home(), self.store.areas(), path, false)?)
     }
 
     /// Materialises a pending thread. One that is materialised already: nothing is done.
@@ -776,6 +848,7 @@ impl Fs {
         let size = opened.metadata().map_err(StoreError::io("look at", &lies))?.size();
         let at = if append { size } else { offset };
         let count = opened.write_at(bytes, at).map_err(StoreError::io("write", &lies))?;
+        hit("spool.written");
         if area == Area::Pending
             && let Err(error) = self.follow_pending(file, &lies, at < size)
         {
@@ -937,15 +1010,14 @@ impl Fs {
             Node::File(file) => {
                 let (lies, located) = self.locate(&file)?;
                 sync_file(&located.path, data_only)?;
-                if file.area != Area::Home {
-                    sync_folders(lies.parent(), self.store.state_dir())?;
-                } else {
-                    sync_folders(lies.parent(), self.store.home().root())?;
-                }
                 if file.area == Area::Pending && self.options.materialise == Materialise::Fsync {
                     self.persist(number)?;
+                    let placed = self.store.home().join(&file.path);
+                    return sync_folders(placed.parent(), self.store.home().root());
                 }
-                Ok(())
+                let root =
+                    if file.area == Area::Home { self.store.home().root() } else { self.store.state_dir() };
+                sync_folders(lies.parent(), root)
             }
             Node::Fixed(SESSION_INDEX) => sync_file(&self.store.home().session_index(), data_only),
             _ => Ok(()),
@@ -1000,14 +1072,6 @@ fn looks_like_rollout(name: &[u8]) -> bool {
     name.starts_with(b"rollout-") && (name.ends_with(b".jsonl") || name.ends_with(b".jsonl.zst"))
 }
 
-fn make_file(path: &Path, mode: u32) -> Result<()> {
-    let made = OpenOptions::new().write(true).create_new(true).mode(mode & 0o777).open(path);
-    let made = made.map_err(StoreError::io("create", path))?;
-    // The caller's umask was applied by the kernel; ours must not be.
-    made.set_permissions(fs::Permissions::from_mode(mode & 0o777)).map_err(StoreError::io("create", path))?;
-    Ok(())
-}
-
 /// One write call: what it takes lands as one piece, at the end whatever others do.
 fn append_once(file: &File, bytes: &[u8]) -> io::Result<usize> {
     loop {
@@ -1044,17 +1108,6 @@ fn is_kept_compressed(plain: &Path) -> Result<bool> {
             return Ok(same);
         }
     }
-}
-
-fn replace_by_copy(from: &Path, to: &Path, error: io::Error) -> io::Result<()> {
-    if error.raw_os_error() != Some(libc::EXDEV) {
-        return Err(error);
-    }
-    let beside = to.with_extension("jsonl.rolloutfs.tmp");
-    fs::copy(from, &beside)?;
-    File::open(&beside)?.sync_all()?;
-    fs::rename(&beside, to)?;
-    fs::remove_file(from)
 }
 
 fn set_times_and_mode(path: &Path, wanted: &Wanted) -> Result<()> {

@@ -299,3 +299,23 @@ fn calls_that_change_the_same_folders_at_a_time_are_seen_at_once() {
     }
     assert_eq!(names(&mount.path("by-name")).len() as u64, WRITERS);
 }
+
+#[test]
+fn a_thread_is_named_by_a_link_where_views_are_files_too() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::of(|home| with_threads(home, 1..=2), &["--views-as=files"]);
+    for (number, given) in [(1, "a"), (2, "b"), (2, "c")] {
+        let at = mount.path(&format!("by-name/{given}.jsonl"));
+        mount.ok(&format!("ln -s ../{} by-name/{given}.jsonl", active(number)));
+        // The thread itself, at once.
+        let found = fs::symlink_metadata(&at).unwrap();
+        assert!(found.is_file(), "{given}: {found:?}");
+        assert_eq!(fs::read_to_string(&at).unwrap(), super::thread(number));
+        assert!(names(&mount.path("by-name")).contains(&format!("{given}.jsonl")));
+    }
+    assert_eq!(names(&mount.path("by-name")), ["a.jsonl", "c.jsonl"]);
+    let there = symlink(format!("../{}", active(1)), mount.path("by-name/c.jsonl"));
+    assert_eq!(errno(there), Some(libc::EEXIST));
+}
