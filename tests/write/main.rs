@@ -9,4 +9,5 @@
 mod common;
 mod crash;
 mod harness;
+mod points;
 mod storm;
