@@ -485,7 +485,14 @@ impl Fs {
 
     fn unname(&self, target: &Target, link: NodeNumber) -> Result<()> {
         let thread = self.thread_of_link(link)?;
-        let dropped = session_index::remove(&self.store.home().session_index(), thread.uuid())?;
+        let names = self.store.home().session_index();
+        // `rm -r` of the whole tree drops all names: what it takes can be taken back.
+        if let Some(name) =
+            session_index::name_by_id(&names, thread.uuid())?.filter(|name| !name.trim().is_empty())
+        {
+            Trash::new(self.store.home(), self.store.state_dir()).keep_name(thread, &name)?;
+        }
+        let dropped = session_index::remove(&names, thread.uuid())?;
         if dropped == 0 {
             return Err(denied(&target.path, "its name stands in its own lines; give it another with mv"));
         }

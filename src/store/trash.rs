@@ -24,7 +24,7 @@ use super::areas::{Area, Areas};
 use super::content::{self, Encoding};
 use super::error::{Result, StoreError};
 use super::failpoint::hit;
-use super::home::{Home, STATE_DIR_NAME, give_folder_to_owner_of};
+use super::home::{Home, SESSION_INDEX_NAME, STATE_DIR_NAME, give_folder_to_owner_of};
 use super::placement::{is_ours, make_folder, move_no_replace, sync_folder};
 use super::rollout::{RolloutName, ThreadId};
 use super::row::DiskStat;
@@ -274,6 +274,15 @@ impl Trash {
         Err(StoreError::NotFound { what })
     }
 
+    /// Keeps a name that is about to be dropped, as a line that can be appended to the names file again.
+    ///
+    /// # Errors
+    /// As [`session_index::rename`].
+    pub fn keep_name(&self, thread: ThreadId, name: &str) -> Result<()> {
+        self.home.make_private_folder(&self.folder)?;
+        session_index::rename(&self.folder.join(SESSION_INDEX_NAME), thread.uuid(), name).map(drop)
+    }
+
     /// Puts the files of an item back where they were, the one that counts first, or below the folder `to` (logical, in
     /// the home). What an interrupted restoration put back is left there. Answers where they are now.
     ///
@@ -390,7 +399,7 @@ impl Trash {
     }
 
     /// Destroys the items that were removed at least `older_than` ago, and the names of threads that have no file
-    /// left anywhere. An item in which the history of another rollout lies (spec 9.3) stays, but with `force`. Empty
+    /// left anywhere; with everything also the names that were dropped. An item in which the history of another rollout lies (spec 9.3) stays, but with `force`. Empty
     /// folders of interrupted removals go as well.
     ///
     /// # Errors
@@ -427,6 +436,15 @@ impl Trash {
             remove_item(&item.folder)?;
         }
         self.drop_names(&doomed)?;
+        if older_than.is_zero() && needed.is_empty() {
+            let names = self.folder.join(SESSION_INDEX_NAME);
+            match fs::remove_file(&names) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(StoreError::io("remove", &names)(error));
+                }
+                _ => {}
+            }
+        }
         Ok(Destroyed { gone: doomed, needed })
     }
 

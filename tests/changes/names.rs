@@ -112,6 +112,15 @@ fn a_dropped_name_leaves_all_other_lines() {
     let expected = lines + &named(2, "y");
     assert_eq!(fs::read_to_string(mount.home().join("session_index.jsonl")).unwrap(), expected);
     assert_eq!(fs::read_to_string(mount.path("session_index.jsonl")).unwrap(), expected);
+    // What was dropped is kept, as lines that give the names again.
+    fs::remove_file(mount.path("by-name/y.jsonl")).unwrap();
+    assert_names(&mount, &[], &["x", "y", "z"]);
+    mount.ok("cat $H/.rolloutfs/trash/session_index.jsonl >> session_index.jsonl");
+    assert_names(&mount, &[("z", 1), ("y", 2)], &["x"]);
+    let mut empty = std::process::Command::new(env!("CARGO_BIN_EXE_rolloutfs"));
+    let emptied = empty.args(["trash", "empty", "--all", "--home"]).arg(mount.home()).output().unwrap();
+    assert!(emptied.status.success(), "{emptied:?}");
+    assert!(!mount.home().join(".rolloutfs/trash/session_index.jsonl").exists());
 }
 
 #[test]

@@ -779,7 +779,13 @@ const NAMING: &[Naming] = &[
     Naming {
         what: "rm in by-name",
         elsewhere: Elsewhere::Nothing,
-        points: &["names.temporary_unsynced", "names.temporary_written", "names.replaced", "call.changed"],
+        points: &[
+            "names.appended",
+            "names.temporary_unsynced",
+            "names.temporary_written",
+            "names.replaced",
+            "call.changed",
+        ],
         act: |setup, _| remove(&setup.mnt("by-name/old.jsonl")),
         names: [Some("old"), None],
     },
