@@ -8,15 +8,19 @@
 
 use std::ffi::CString;
 use std::fs::OpenOptions;
-use std::os::fd::AsRawFd;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::is_mounted;
 
 /// Where the kernel shows connections by the minor number of their device, if it is mounted.
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
+/// Of `linux/mount.h`; libc has them not.
+const FSOPEN_CLOEXEC: libc::c_uint = 1;
+const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 /// The signal by which the kernel tells the guard.
 const TOLD_BY: libc::c_int = libc::SIGUSR1;
 
@@ -29,7 +33,8 @@ pub struct Guard {
 /// What the guard needs, made before the fork: after it nothing may be allocated.
 struct Orders {
     target: CString,
-    abort: CString,
+    /// The file that ends the connection when it is written to.
+    abort: Option<OwnedFd>,
     mount_id: Option<u64>,
     parent: libc::pid_t,
 }
@@ -41,10 +46,11 @@ impl Guard {
         let info = is_mounted(mountpoint)?;
         let minor = info.minor;
         let target = CString::new(mountpoint.as_os_str().as_bytes()).ok()?;
-        let abort = CString::new(format!("{CONNECTIONS}/{minor}/abort")).ok()?;
-        let place = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(mountpoint).ok()?;
-        let mount_id = mount_id(place.as_raw_fd());
-        drop(place);
+        let abort = open_abort(minor);
+        if let Err(error) = &abort {
+            log::debug!("the guard cannot abort the connection by its file: {error}");
+        }
+        let (abort, mount_id) = (abort.ok(), mount_id(&target));
         let orders = Orders { target, abort, mount_id, parent: std::process::id() as libc::pid_t };
         // SAFETY: the child makes system calls alone, which are async-signal-safe, and never returns.
         match unsafe { libc::fork() } {
@@ -68,12 +74,50 @@ impl Drop for Guard {
     }
 }
 
-/// The child. It holds no descriptor, or it would keep the mount and the lock of the home alive itself.
+/// Opens the file that ends the connection of this device.
+fn open_abort(minor: u32) -> io::Result<OwnedFd> {
+    let open = |path: &Path| OpenOptions::new().write(true).open(path).map(OwnedFd::from);
+    match open(Path::new(&format!("{CONNECTIONS}/{minor}/abort"))) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Not mounted here. Root has a mount of its own, which is nowhere in the tree.
+            let control = mount_control()?;
+            open(Path::new(&format!("/proc/self/fd/{}/{minor}/abort", control.as_raw_fd())))
+        }
+        opened => opened,
+    }
+}
+
+/// Mounts the files that control connections, at no place; needs root, and Linux 5.2.
+fn mount_control() -> io::Result<OwnedFd> {
+    let owned = |fd: libc::c_long| match fd {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: a descriptor that was opened just now, and that nobody else has.
+        fd => Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+    };
+    // SAFETY: system calls with integers, a string and null pointers, as their manual pages want them.
+    unsafe {
+        let context = owned(libc::syscall(libc::SYS_fsopen, c"fusectl".as_ptr(), FSOPEN_CLOEXEC))?;
+        let (none, number) = (std::ptr::null::<libc::c_char>(), context.as_raw_fd());
+        if libc::syscall(libc::SYS_fsconfig, number, FSCONFIG_CMD_CREATE, none, none, 0) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        owned(libc::syscall(libc::SYS_fsmount, number, FSMOUNT_CLOEXEC, 0))
+    }
+}
+
+/// The child. It holds no other descriptor, or it would keep the mount and the lock of the home alive itself.
 fn stand_guard(orders: &Orders) -> ! {
     // SAFETY: system calls with integers, and with strings and sets that outlive them.
     unsafe {
         libc::setsid();
-        libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0);
+        // All but the one that ends the connection: others may be pipes that somebody waits on.
+        let kept = orders.abort.as_ref().map_or(libc::c_uint::MAX, |abort| abort.as_raw_fd() as libc::c_uint);
+        if kept > 0 {
+            libc::syscall(libc::SYS_close_range, 0, kept - 1, 0);
+        }
+        if kept < libc::c_uint::MAX {
+            libc::syscall(libc::SYS_close_range, kept + 1, libc::c_uint::MAX, 0);
+        }
         libc::prctl(libc::PR_SET_NAME, c"guard".as_ptr());
         let mut told: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&mut told);
@@ -85,33 +129,31 @@ fn stand_guard(orders: &Orders) -> ! {
         if libc::getppid() == orders.parent {
             libc::sigwaitinfo(&told, std::ptr::null_mut());
         }
-        // While it is held, no other mount gets its numbers: a new one may be made there at any moment. The first
-        // descriptor of a process without any is 0.
-        let place = libc::open(orders.target.as_ptr(), libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC);
-        if place == 0 && orders.mount_id.is_some() && mount_id(place) == orders.mount_id {
-            let abort = libc::open(orders.abort.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-            if abort < 0 || libc::write(abort, c"1".as_ptr().cast(), 1) != 1 {
-                // Without that file root can still do it. It says EBUSY when it is done: the mount itself stays.
-                libc::umount2(c"/proc/self/fd/0".as_ptr(), libc::MNT_FORCE);
-            }
+        let aborted = orders
+            .abort
+            .as_ref()
+            .is_some_and(|abort| libc::write(abort.as_raw_fd(), c"1".as_ptr().cast(), 1) == 1);
+        if !aborted && orders.mount_id.is_some() && mount_id(&orders.target) == orders.mount_id {
+            // Root can still do it without that file. It says EBUSY and leaves the mount; where nobody uses the mount it
+            // takes it away too.
+            libc::umount2(orders.target.as_ptr(), libc::MNT_FORCE | libc::UMOUNT_NOFOLLOW);
         }
         libc::_exit(0)
     }
 }
 
-/// The kernel's number of an open place's mount, without asking the mount: its daemon may be gone. The unique one where
-/// the kernel has it (6.8): the other is used again, and then we would end the calls of the mount that came after.
-fn mount_id(place: libc::c_int) -> Option<u64> {
+/// The kernel's number of the mount at a path, without asking the mount: its daemon may be gone. The unique one where the
+/// kernel has it (6.8): the other is used again, and then we would end the calls of the mount that came after.
+fn mount_id(target: &CString) -> Option<u64> {
     const STATX_MNT_ID: libc::c_uint = 0x1000;
     const STATX_MNT_ID_UNIQUE: libc::c_uint = 0x4000;
     const AT_STATX_DONT_SYNC: libc::c_int = 0x4000;
     // SAFETY: all zero is a statx; the string and the room for the answer outlive the call.
     unsafe {
         let mut found: libc::statx = std::mem::zeroed();
-        let flags = AT_STATX_DONT_SYNC | libc::AT_EMPTY_PATH;
-        let wanted = STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
-        let done = libc::statx(place, c"".as_ptr(), flags, wanted, &mut found);
-        (done == 0 && found.stx_mask & wanted != 0)
+        let flags = AT_STATX_DONT_SYNC | libc::AT_SYMLINK_NOFOLLOW;
+        let done = libc::statx(libc::AT_FDCWD, target.as_ptr(), flags, STATX_MNT_ID | STATX_MNT_ID_UNIQUE, &mut found);
+        (done == 0 && found.stx_mask & (STATX_MNT_ID | STATX_MNT_ID_UNIQUE) != 0)
             .then(|| (u64::from(found.stx_dev_minor) << 40) ^ found.stx_mnt_id)
     }
 }
