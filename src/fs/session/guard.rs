@@ -52,6 +52,10 @@ impl Guard {
         }
         let (abort, mount_id) = (abort.ok(), mount_id(&target));
         let orders = Orders { target, abort, mount_id, parent: std::process::id() as libc::pid_t };
+        // Before the kernel writes a core it waits for every thread, also for the one of the notice, and the main thread is
+        // not gone then: nobody would be told. Besides, a core would hold what threads say.
+        // SAFETY: takes integers.
+        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
         // SAFETY: the child makes system calls alone, which are async-signal-safe, and never returns.
         match unsafe { libc::fork() } {
             0 => stand_guard(&orders),
@@ -152,7 +156,13 @@ fn mount_id(target: &CString) -> Option<u64> {
     unsafe {
         let mut found: libc::statx = std::mem::zeroed();
         let flags = AT_STATX_DONT_SYNC | libc::AT_SYMLINK_NOFOLLOW;
-        let done = libc::statx(libc::AT_FDCWD, target.as_ptr(), flags, STATX_MNT_ID | STATX_MNT_ID_UNIQUE, &mut found);
+        let done = libc::statx(
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            flags,
+            STATX_MNT_ID | STATX_MNT_ID_UNIQUE,
+            &mut found,
+        );
         (done == 0 && found.stx_mask & (STATX_MNT_ID | STATX_MNT_ID_UNIQUE) != 0)
             .then(|| (u64::from(found.stx_dev_minor) << 40) ^ found.stx_mnt_id)
     }
