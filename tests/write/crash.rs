@@ -133,7 +133,7 @@ fn check(place: &Place, thread: &mut Thread, task: &Task, counts: &mut Counts) {
     let noted = read_notes(&task.notes);
     if let Some(errno) = noted.errno {
         let fine = [libc::ENOTCONN, libc::ECONNABORTED, libc::ENODEV];
-        assert!(fine.contains(&errno), "{thread:?}: the writer got {errno}");
+        assert!(fine.contains(&errno), "{thread:?}: the writer got {errno}; {noted:?}");
         *counts.errnos.entry(errno).or_default() += 1;
     }
     let acknowledged = noted.acknowledged.max(thread.next - 1);

@@ -129,10 +129,9 @@ fn stand_guard(orders: &Orders) -> ! {
         libc::sigemptyset(&mut told);
         libc::sigaddset(&mut told, TOLD_BY);
         libc::prctl(libc::PR_SET_PDEATHSIG, TOLD_BY);
-        // Else it was gone before we asked to be told.
-        if libc::getppid() == orders.parent {
-            libc::sigwaitinfo(&told, std::ptr::null_mut());
-        }
+        // If it is not the parent, it was gone before we asked to be told. A wait that was interrupted, as by SIGSTOP and
+        // SIGCONT, tells nothing.
+        while libc::getppid() == orders.parent && libc::sigwaitinfo(&told, std::ptr::null_mut()) < 0 {}
         let aborted = orders
             .abort
             .as_ref()
