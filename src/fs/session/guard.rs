@@ -8,7 +8,7 @@
 
 use std::ffi::CString;
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -56,14 +56,20 @@ impl Guard {
         // not gone then: nobody would be told. Besides, a core would hold what threads say.
         // SAFETY: takes integers.
         unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+        let (mut is_armed, arms) = io::pipe().ok()?;
         // SAFETY: the child makes system calls alone, which are async-signal-safe, and never returns.
         match unsafe { libc::fork() } {
-            0 => stand_guard(&orders),
+            0 => stand_guard(&orders, arms.as_raw_fd()),
             -1 => {
                 log::debug!("no guard: {}", std::io::Error::last_os_error());
                 None
             }
-            process => Some(Guard { process }),
+            process => {
+                // A daemon that is killed before the guard asked to be told would never be told of.
+                drop(arms);
+                let _ = is_armed.read(&mut [0]);
+                Some(Guard { process })
+            }
         }
     }
 }
@@ -110,10 +116,15 @@ fn mount_control() -> io::Result<OwnedFd> {
 }
 
 /// The child. It holds no other descriptor, or it would keep the mount and the lock of the home alive itself.
-fn stand_guard(orders: &Orders) -> ! {
+fn stand_guard(orders: &Orders, arms: libc::c_int) -> ! {
     // SAFETY: system calls with integers, and with strings and sets that outlive them.
     unsafe {
         libc::setsid();
+        let mut told: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut told);
+        libc::sigprocmask(libc::SIG_SETMASK, &told, std::ptr::null_mut());
+        libc::prctl(libc::PR_SET_PDEATHSIG, TOLD_BY);
+        libc::write(arms, c"1".as_ptr().cast(), 1);
         // All but the one that ends the connection: others may be pipes that somebody waits on.
         let kept = orders.abort.as_ref().map_or(libc::c_uint::MAX, |abort| abort.as_raw_fd() as libc::c_uint);
         if kept > 0 {
@@ -123,12 +134,8 @@ fn stand_guard(orders: &Orders) -> ! {
             libc::syscall(libc::SYS_close_range, kept + 1, libc::c_uint::MAX, 0);
         }
         libc::prctl(libc::PR_SET_NAME, c"guard".as_ptr());
-        let mut told: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&mut told);
-        libc::sigprocmask(libc::SIG_SETMASK, &told, std::ptr::null_mut());
         libc::sigemptyset(&mut told);
         libc::sigaddset(&mut told, TOLD_BY);
-        libc::prctl(libc::PR_SET_PDEATHSIG, TOLD_BY);
         // If it is not the parent, it was gone before we asked to be told. A wait that was interrupted, as by SIGSTOP and
         // SIGCONT, tells nothing.
         while libc::getppid() == orders.parent && libc::sigwaitinfo(&told, std::ptr::null_mut()) < 0 {}
