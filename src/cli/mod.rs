@@ -133,7 +133,7 @@ fn run(cli: &Cli) -> Result<Exit, CliError> {
     logging::start(cli.verbosity, cli.command.log_file())?;
     let done = |()| Exit::Ok;
     match &cli.command {
-        Command::Mount(args) => Ok(mount::run(args).map(done)?),
+        Command::Mount(args) => Ok(mount::run(args, cli.verbosity).map(done)?),
         Command::Unmount(args) => unmount::run(args).map(done),
         Command::Index(args) => index::run(args, cli.verbosity.is_quiet()),
         Command::List(args) => Ok(list::run(args).map(done)?),

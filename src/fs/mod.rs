@@ -253,8 +253,7 @@ impl Fs {
 
     /// Lifetime of what changes only with the index.
     fn ttl(&self) -> Duration {
-        let told = self.store.is_settled() && self.store.watch_counts().1 == 0;
-        if told { TTL_TOLD } else { TTL_SHORT }
+        if self.store.tells_all() { TTL_TOLD } else { TTL_SHORT }
     }
 
     // ---- what a number means -------------------------------------------------------------------

@@ -41,7 +41,6 @@ impl Fs {
                 Ok((counts, state)) => (json!(counts), json!({ "outcome": state.outcome(), "state": state })),
                 Err(error) => (json!(null), json!({ "error": error.to_string() })),
             };
-        let (watched, unwatched) = store.watch_counts();
         let cache = store.content().usage();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -64,7 +63,7 @@ impl Fs {
                 "passed_over": load(&progress.passed_over),
                 "trouble": progress.trouble(),
             },
-            "watch": { "folders": watched, "not_watched": unwatched },
+            "watch": store.watch_status(),
             "cache": { "copies": cache.copies_count, "bytes": cache.held_bytes, "decodes": cache.decodes_count },
             "open_files": self.files.count(),
             "requests": self.counters().snapshot(),

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub mod archive;
 pub mod areas;
@@ -19,6 +20,7 @@ pub mod index;
 mod indexer;
 pub mod list;
 pub mod metadata;
+mod network;
 pub mod node;
 pub mod placement;
 pub mod placing;
@@ -35,6 +37,7 @@ pub mod trash;
 mod tree;
 pub mod trigger;
 mod watch;
+pub mod watching;
 mod writer;
 
 use areas::Areas;
@@ -44,10 +47,11 @@ use content::ContentCache;
 use error::Result;
 use home::{Home, INDEX_NAME, StateLock};
 use index::Index;
-use indexer::Indexer;
+use indexer::{Following, Indexer};
 use placing::Placing;
 pub use scan::{ROOTS, is_clutter};
 use watch::Hint;
+use watching::WatchStatus;
 use writer::Writer;
 
 /// How a store is opened.
@@ -61,6 +65,10 @@ pub struct StoreOptions {
     pub readers: usize,
     /// Follow changes of the home.
     pub watch: bool,
+    /// Follow them by comparing everything so often. None: by events, where the home's filesystem tells of all changes.
+    pub poll: Option<Duration>,
+    /// Folders to follow by events, at most. The system may allow fewer.
+    pub watches_max: usize,
     /// Only read an index that another process keeps.
     pub beside: bool,
     /// What the store is opened for, in words, for others who find it locked.
@@ -71,7 +79,9 @@ pub struct StoreOptions {
 pub const CACHE_BYTES_MAX_DEFAULT: u64 = 2 << 30;
 
 /// How often a wait for the index looks.
-const SETTLE_POLL: std::time::Duration = std::time::Duration::from_millis(5);
+const SETTLE_POLL: Duration = Duration::from_millis(5);
+/// How often everything is compared, unless told, where the home's filesystem does not tell of all changes.
+const POLL_DEFAULT: Duration = Duration::from_secs(10);
 
 impl Default for StoreOptions {
     fn default() -> Self {
@@ -80,9 +90,24 @@ impl Default for StoreOptions {
             cache_bytes_max: CACHE_BYTES_MAX_DEFAULT,
             readers: std::thread::available_parallelism().map_or(2, usize::from),
             watch: true,
+            poll: None,
+            watches_max: usize::MAX,
             beside: false,
             purpose: "rolloutfs".into(),
         }
+    }
+}
+
+fn following(home: &Home, options: &StoreOptions) -> Following {
+    match (options.poll, network::silent_filesystem(home)) {
+        _ if !options.watch => Following::Not,
+        (Some(every), _) => Following::Clock(every, "as told".into()),
+        (None, Some(filesystem)) => {
+            let reason = format!("its filesystem ({filesystem}) does not tell of all changes");
+            log::info!("{}: {reason}; everything is compared every {POLL_DEFAULT:?}", home.root().display());
+            Following::Clock(POLL_DEFAULT, reason)
+        }
+        (None, None) => Following::Events(options.watches_max),
     }
 }
 
@@ -126,7 +151,7 @@ impl Store {
                 &areas,
                 writer,
                 options.readers,
-                options.watch,
+                following(&home, options),
                 progress.clone(),
                 news.clone(),
             )?;
@@ -202,9 +227,14 @@ impl Store {
         self.progress.is_settled()
     }
 
-    /// Folders watched, and folders that could not be.
-    pub fn watch_counts(&self) -> (u64, u64) {
-        self.indexer.as_ref().map_or((0, 0), Indexer::watch_counts)
+    /// How changes are found, and how far behind the index is.
+    pub fn watch_status(&self) -> WatchStatus {
+        self.indexer.as_ref().map(|indexer| indexer.watching().status()).unwrap_or_default()
+    }
+
+    /// True if the views are whole, and each change will be told when it happens.
+    pub fn tells_all(&self) -> bool {
+        self.is_settled() && self.indexer.as_ref().is_some_and(|indexer| indexer.watching().sees_all())
     }
 
     /// Waits until the folder of the home at `path` is listed, if it has not been since the start.

@@ -4,6 +4,7 @@
 
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What the kernel is told about the mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,9 +154,14 @@ pub struct DashO {
     pub cache_bytes: Option<u64>,
     /// `log-file=`.
     pub log_file: Option<PathBuf>,
+    /// `poll=`: seconds.
+    pub poll: Option<Duration>,
     /// `threads=`: 1 to [`super::THREADS_MAX`].
     pub threads: Option<usize>,
 }
+
+/// Seconds between two comparisons that may be asked for.
+const POLL_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=86_400.0;
 
 /// Options that speak to mount(8), systemd or the reader of fstab, not to us.
 const IGNORED: &[&str] = &[
@@ -239,6 +245,7 @@ impl DashO {
             "cache-bytes" => {
                 self.cache_bytes = Some(bytes(value).ok_or_else(|| bad("bytes, with K, M or G"))?);
             }
+            "poll" => self.poll = Some(poll_interval(value).ok_or_else(|| bad("seconds, 0.1 to 86400"))?),
             "threads" => self.threads = Some(threads(value).ok_or_else(|| bad("a number from 1 to 64"))?),
             // mount(8) gives `user=NAME` where fstab has `user`.
             "user" | "comment" => {}
@@ -250,8 +257,19 @@ impl DashO {
 }
 
 /// The options of ours that need a value.
-const VALUED: &[&str] =
-    &["uid", "gid", "umask", "state-dir", "log-file", "views", "views-as", "io", "cache-bytes", "threads"];
+const VALUED: &[&str] = &[
+    "uid",
+    "gid",
+    "umask",
+    "state-dir",
+    "log-file",
+    "views",
+    "views-as",
+    "io",
+    "cache-bytes",
+    "poll",
+    "threads",
+];
 
 /// Is it for programs that read fstab (`x-systemd.automount`, `X-mount.mkdir`, `comment`)?
 fn is_for_others(name: &str) -> bool {
@@ -311,6 +329,12 @@ fn bytes(value: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
+/// How often to compare everything, in seconds.
+pub fn poll_interval(value: &str) -> Option<Duration> {
+    let seconds: f64 = value.parse().ok()?;
+    POLL_SECONDS.contains(&seconds).then(|| Duration::from_secs_f64(seconds))
+}
+
 /// A number of worker threads.
 fn threads(value: &str) -> Option<usize> {
     value.parse().ok().filter(|threads| (1..=super::THREADS_MAX).contains(threads))
@@ -323,7 +347,7 @@ mod tests {
     #[test]
     fn every_option_is_read() {
         let text = "ro,allow_other,default_permissions,uid=1000,gid=100,umask=027,nodev,nosuid,noexec,noatime,sync,\
-                    state-dir=/var/lib/x=y,views=by-name:by-cwd,views-as=files,io=passthrough,cache-bytes=64M,\
+                    state-dir=/var/lib/x=y,views=by-name:by-cwd,views-as=files,io=passthrough,cache-bytes=64M,poll=1.5,\
                     log-file=/var/log/r.log,threads=4";
         let expected = DashO {
             read_only: Some(true),
@@ -342,6 +366,7 @@ mod tests {
             views_as: Some("files".into()),
             io: Some("passthrough".into()),
             cache_bytes: Some(64 << 20),
+            poll: Some(Duration::from_millis(1500)),
             log_file: Some("/var/log/r.log".into()),
             threads: Some(4),
         };
@@ -403,6 +428,8 @@ mod tests {
             ("threads=65", "`threads=65`"),
             ("threads", "`threads=...`"),
             ("cache-bytes=99999999999G", "`cache-bytes=99999999999G`"),
+            ("poll=0", "`poll=0`"),
+            ("poll=often", "`poll=often`"),
             ("cache-bytes=M", "`cache-bytes=M`"),
             ("views=a::b", "`views=a::b`"),
             ("views=", "`views=`"),
