@@ -40,6 +40,7 @@ mod trash;
 mod unarchive;
 mod unmount;
 mod unname;
+mod watch;
 
 use error::CliError;
 use exit_codes::Exit;
@@ -77,6 +78,7 @@ enum Command {
     Fork(fork::ForkArgs),
     Trash(trash::TrashArgs),
     Status(status::StatusArgs),
+    Watch(watch::WatchArgs),
     Pending(pending::PendingArgs),
     Doctor(doctor::DoctorArgs),
     SampleHome(sample_home::SampleHomeArgs),
@@ -147,6 +149,7 @@ fn run(cli: &Cli) -> Result<Exit, CliError> {
         Command::Fork(args) => Ok(fork::run(args).map(done)?),
         Command::Trash(args) => Ok(trash::run(args).map(done)?),
         Command::Status(args) => status::run(args).map(done),
+        Command::Watch(args) => watch::run(args),
         Command::Pending(args) => pending::run(args).map(done),
         Command::Doctor(args) => doctor::run(args),
         Command::SampleHome(args) => Ok(sample_home::run(args).map(done)?),

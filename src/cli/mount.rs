@@ -132,7 +132,7 @@ pub(super) enum ViewsAsArg {
     Files,
 }
 
-fn parse_poll(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_poll(text: &str) -> Result<Duration, String> {
     session::poll_interval(text).ok_or_else(|| "give seconds, 0.1 to 86400".into())
 }
 

@@ -69,14 +69,15 @@ impl Adapter {
             Ok(Err(error)) => {
                 let (number, level) = errno::errno(&error);
                 log::log!(level, "{request:?}: {error}");
-                if level <= log::Level::Warn {
-                    self.fs.counters().count_error();
+                if level <= log::Level::Info {
+                    let text = (level <= log::Level::Warn).then(|| error.to_string());
+                    self.fs.counters().count_error(request, number, text);
                 }
                 Err(Errno::from_i32(number))
             }
             Err(_) => {
                 log::error!("{request:?}: a defect in rolloutfs, please report it; the caller got EIO");
-                self.fs.counters().count_error();
+                self.fs.counters().count_error(request, libc::EIO, Some("a defect in rolloutfs".into()));
                 Err(Errno::EIO)
             }
         }

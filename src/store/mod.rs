@@ -32,6 +32,7 @@ pub mod row;
 mod scan;
 pub mod schema;
 pub mod session_index;
+pub mod stream;
 pub mod thaw;
 pub mod trash;
 mod tree;
