@@ -217,9 +217,27 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _req: &FuseRequest, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let _running = self.fs.epoch().enter();
-        match self.call(Request::Getattr, |fs| fs.getattr(NodeNumber(ino.0))) {
-            Ok(timed) => reply.attr(&timed.ttl, &file_attr(&timed.value)),
+        let number = NodeNumber(ino.0);
+        let running = self.fs.epoch().enter();
+        match self.call(Request::Getattr, |fs| fs.getattr(number)) {
+            Ok(timed) if !self.fs.growth.is_due(number) => {
+                reply.attr(&timed.ttl, &file_attr(&timed.value));
+            }
+            Ok(_) => {
+                // It grew: answered once the kernel can be told how long it is.
+                drop(running);
+                let answer = move |fs: &Fs| {
+                    let _running = fs.epoch().enter();
+                    match fs.getattr(number) {
+                        // Asked before the pages were dropped: the kernel does not keep it.
+                        Ok(timed) => reply.attr(&Duration::ZERO, &file_attr(&timed.value)),
+                        Err(error) => reply.error(Errno::from_i32(errno::errno(&error).0)),
+                    }
+                };
+                if let Some(answer) = self.fs.growth.when_whole(number, Box::new(answer)) {
+                    answer(&self.fs);
+                }
+            }
             Err(errno) => reply.error(errno),
         }
     }
@@ -425,8 +443,13 @@ impl Filesystem for Adapter {
     ) {
         let append = flags.0 & libc::O_APPEND != 0;
         let work = |fs: &Fs| fs.write(NodeNumber(ino.0), offset, data, append);
+        let fs = self.fs.clone();
         self.change(Request::Write, &[ino], work, move |done| match done {
-            Ok(count) => reply.written(count as u32),
+            Ok(count) => {
+                reply.written(count as u32);
+                // Not before: while it writes, the kernel takes no size from an answer.
+                fs.growth.written(NodeNumber(ino.0), offset, offset + count as u64);
+            }
             Err(errno) => reply.error(errno),
         });
     }
