@@ -21,6 +21,7 @@ use fuser::{
 use super::attr::{Attr, NodeKind};
 use super::counters::Request;
 use super::error::FsError;
+use super::growth::Growth;
 use super::write::Wanted;
 use super::{Fs, errno};
 use crate::store::node::NodeNumber;
@@ -220,11 +221,11 @@ impl Filesystem for Adapter {
         let number = NodeNumber(ino.0);
         let running = self.fs.epoch().enter();
         match self.call(Request::Getattr, |fs| fs.getattr(number)) {
-            Ok(timed) if !self.fs.growth.is_due(number) => {
+            Ok(timed) if !timed.ttl.is_zero() || !Growth::is_about(number) => {
                 reply.attr(&timed.ttl, &file_attr(&timed.value));
             }
             Ok(_) => {
-                // It grew: answered once the kernel can be told how long it is.
+                // Maybe it grew: answered once the kernel can be told how long it is.
                 drop(running);
                 let answer = move |fs: &Fs| {
                     let _running = fs.epoch().enter();
@@ -446,9 +447,8 @@ impl Filesystem for Adapter {
         let fs = self.fs.clone();
         self.change(Request::Write, &[ino], work, move |done| match done {
             Ok(count) => {
-                reply.written(count as u32);
-                // Not before: while it writes, the kernel takes no size from an answer.
                 fs.growth.written(NodeNumber(ino.0), offset, offset + count as u64);
+                reply.written(count as u32);
             }
             Err(errno) => reply.error(errno),
         });

@@ -15,8 +15,8 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 
 use lru::LruCache;
 
-use super::Fs;
-use crate::store::node::NodeNumber;
+use super::{Fs, SESSION_INDEX};
+use crate::store::node::{NodeClass, NodeNumber};
 
 /// Files that are remembered: those that were written lately. Of others it is not known what the kernel has.
 const FILES_MAX: usize = 8192;
@@ -29,11 +29,16 @@ type Answer = Box<dyn FnOnce(&Fs) + Send>;
 /// What the kernel has of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shown {
-    /// The size that it was told; None: an unknown one.
+    /// The size that it was told, or wrote itself; None: an unknown one.
     size_bytes: Option<u64>,
+    /// The size that it surely has. While it writes, and until the writer runs again, it takes none from an answer.
+    sure_bytes: u64,
     /// From here on its pages may lack something, if the file is longer than that size.
     whole_bytes: u64,
 }
+
+/// Nothing is known.
+const NOTHING: Shown = Shown { size_bytes: None, sure_bytes: 0, whole_bytes: 0 };
 
 struct Held {
     shown: LruCache<NodeNumber, Shown>,
@@ -83,51 +88,50 @@ impl Growth {
         self.held.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
-    /// The size to answer with for a file that has `size_bytes` now and had `before_bytes` when it was looked at last;
-    /// `live`: it may grow soon. If it is not the size now, the answer is not to be kept.
+    /// The size to answer with for a file that has `size_bytes` now and had `before_bytes` when it was looked at last, and
+    /// whether the answer may be kept. `live`: it may grow soon.
     pub(super) fn shown_size(
         &self,
         number: NodeNumber,
         before_bytes: u64,
         size_bytes: u64,
         live: bool,
-    ) -> u64 {
+    ) -> (u64, bool) {
         let mut held = self.held();
         if !held.telling {
-            return size_bytes;
+            return (size_bytes, true);
         }
-        let whole = Shown { size_bytes: Some(size_bytes), whole_bytes: size_bytes };
+        let whole = Shown { size_bytes: Some(size_bytes), sure_bytes: size_bytes, whole_bytes: size_bytes };
         let Some(shown) = held.shown.get_mut(&number) else {
             if size_bytes > before_bytes {
                 // What the kernel has is from then, or from before.
-                held.shown.put(number, Shown { size_bytes: Some(before_bytes), whole_bytes: 0 });
+                let shown = Shown { size_bytes: Some(before_bytes), ..NOTHING };
+                held.shown.put(number, shown);
                 self.make_due(held, number);
-                return before_bytes;
+                return (before_bytes, false);
             }
             if live {
                 held.shown.put(number, whole);
             }
-            return size_bytes;
+            return (size_bytes, true);
         };
-        match shown.size_bytes {
-            Some(told) if size_bytes > told => {
-                self.make_due(held, number);
-                told
-            }
+        if shown.size_bytes.is_some_and(|told| told > size_bytes) {
             // Of a file that is shorter now the kernel drops the rest by itself.
-            Some(_) => {
-                *shown = whole;
-                size_bytes
-            }
-            None => size_bytes,
+            *shown = whole;
         }
+        let told = shown.size_bytes.unwrap_or(size_bytes);
+        let kept = size_bytes == told && size_bytes <= shown.sure_bytes;
+        if !kept {
+            self.make_due(held, number);
+        }
+        (told, kept)
     }
 
     /// News came of a file of which it is not remembered what the kernel has: that may be less than there is now.
     pub(super) fn news_of(&self, number: NodeNumber) {
         let mut held = self.held();
         if held.telling && !held.shown.contains(&number) {
-            held.shown.put(number, Shown { size_bytes: None, whole_bytes: 0 });
+            held.shown.put(number, NOTHING);
             self.make_due(held, number);
         }
     }
@@ -162,10 +166,9 @@ impl Growth {
         Some(answer)
     }
 
-    /// Must an answer about this file wait?
-    pub(super) fn is_due(&self, number: NodeNumber) -> bool {
-        let held = self.held();
-        held.due.contains_key(&number) || held.dropping == Some(number)
+    /// Is it a file that may grow?
+    pub(super) fn is_about(number: NodeNumber) -> bool {
+        number == SESSION_INDEX || matches!(number.class(), Some(NodeClass::File))
     }
 
     /// Tells the kernel as it is due, until closed.
@@ -197,6 +200,7 @@ impl Growth {
                 (Some(End { size_bytes, .. }), Some(shown)) => {
                     // The kernel may have written meanwhile.
                     shown.size_bytes = shown.size_bytes.max(Some(size_bytes));
+                    shown.sure_bytes = size_bytes;
                     if shown.whole_bytes >= from {
                         shown.whole_bytes = size_bytes;
                     }
@@ -212,5 +216,63 @@ impl Growth {
     pub(super) fn close(&self) {
         self.held().telling = false;
         self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: NodeNumber = NodeNumber(7);
+
+    fn telling() -> Growth {
+        let growth = Growth::default();
+        growth.held().telling = true;
+        growth
+    }
+
+    fn is_due(growth: &Growth) -> bool {
+        growth.held().due.contains_key(&FILE)
+    }
+
+    #[test]
+    fn a_file_that_grew_is_shown_as_it_was_until_its_pages_are_dropped() {
+        let growth = telling();
+        assert_eq!(growth.shown_size(FILE, 100, 100, true), (100, true));
+        assert_eq!(growth.shown_size(FILE, 100, 150, true), (100, false));
+        assert!(is_due(&growth));
+        assert!(growth.when_whole(FILE, Box::new(|_| {})).is_none(), "it waits");
+        // Shorter: at once, the kernel drops the rest by itself.
+        assert_eq!(growth.shown_size(FILE, 100, 50, true), (50, true));
+        assert_eq!(growth.shown_size(FILE, 100, 51, true), (50, false));
+    }
+
+    #[test]
+    fn of_a_file_that_nobody_remembers_the_index_tells_what_the_kernel_may_have() {
+        let growth = telling();
+        assert_eq!(growth.shown_size(FILE, 100, 100, false), (100, true));
+        assert!(growth.held().shown.is_empty(), "what is old is not remembered");
+        assert_eq!(growth.shown_size(FILE, 100, 120, false), (100, false));
+        let growth = telling();
+        growth.news_of(FILE);
+        assert!(is_due(&growth));
+        assert_eq!(growth.shown_size(FILE, 120, 120, true), (120, false), "not before its pages are dropped");
+    }
+
+    #[test]
+    fn what_the_kernel_wrote_is_sure_only_when_it_was_told() {
+        let growth = telling();
+        growth.shown_size(FILE, 100, 100, true);
+        growth.written(FILE, 90, 130);
+        assert_eq!(growth.shown_size(FILE, 100, 130, true), (130, false));
+        assert_eq!(growth.held().shown.peek(&FILE).unwrap().whole_bytes, 90, "it guessed the place");
+    }
+
+    #[test]
+    fn without_a_kernel_all_is_told_at_once() {
+        let growth = Growth::default();
+        assert_eq!(growth.shown_size(FILE, 100, 150, true), (150, true));
+        growth.news_of(FILE);
+        assert!(!is_due(&growth) && growth.when_whole(FILE, Box::new(|_| {})).is_some());
     }
 }

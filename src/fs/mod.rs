@@ -374,9 +374,9 @@ impl Fs {
             SESSION_INDEX => {
                 let located = self.session_index().ok_or(FsError::Stale(number))?;
                 let mut attr = self.ownership.disk_file(number, &located, None, 1);
-                let size = attr.size_bytes;
-                attr.size_bytes = self.growth.shown_size(number, size, size, true);
-                let ttl = if attr.size_bytes == size { self.live_ttl(attr.mtime_ns) } else { Duration::ZERO };
+                let (size, kept) = self.growth.shown_size(number, attr.size_bytes, attr.size_bytes, true);
+                attr.size_bytes = size;
+                let ttl = if kept { self.live_ttl(attr.mtime_ns) } else { Duration::ZERO };
                 Ok(Timed { value: attr, ttl })
             }
             _ => Err(FsError::Stale(number)),
@@ -484,10 +484,10 @@ impl Fs {
         let mut attr = self.ownership.disk_file(file.number, &located, decoded, nlink);
         // Pending and scratch files are written through the kernel alone.
         if file.area == Area::Home && located.encoding == Encoding::Plain {
-            let size = attr.size_bytes;
-            let live = self.is_live(attr.mtime_ns);
-            attr.size_bytes = self.growth.shown_size(file.number, file.disk.size_bytes, size, live);
-            if attr.size_bytes != size {
+            let (before, live) = (file.disk.size_bytes, self.is_live(attr.mtime_ns));
+            let (size, kept) = self.growth.shown_size(file.number, before, attr.size_bytes, live);
+            attr.size_bytes = size;
+            if !kept {
                 return Ok(Timed { value: attr, ttl: Duration::ZERO });
             }
         }

@@ -68,9 +68,6 @@ fn nothing_of_a_thread_is_logged() {
         damaged = name(9),
     );
     run(Command::new("sh").args(["-c", &script]).current_dir(&day));
-    run(Command::new("sh")
-        .args(["-c", &format!("echo 'x {SECRET}' > .rolloutfs/control")])
-        .current_dir(mount.at()));
     fs::write(home.path().join(DAY).join(name(30)), thread_text(&thread_id(30), "/srv", SECRET)).unwrap();
     wait_for("a new thread", std::time::Duration::from_secs(5), || {
         mount.path(format!("by-id/{}.jsonl", thread_id(30))).exists()
