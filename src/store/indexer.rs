@@ -931,7 +931,9 @@ impl Loop {
         self.files_due.extend(readings.iter().filter(|reading| reading.is_gone()).map(|it| it.path.clone()));
         for reading in &readings {
             tally.scanned += 1;
-            if let Some(error) = reading.error() {
+            if reading.is_gone() {
+                log::debug!("{} went before it was read", String::from_utf8_lossy(&reading.path));
+            } else if let Some(error) = reading.error() {
                 tally.failed += 1;
                 log::warn!(
                     "{}: {error}; passed over (see health/unreadable)",

@@ -49,9 +49,9 @@ impl Times {
     }
 }
 
-/// Run by `scripts/latency.sh`, in release: ROLLOUTFS_LATENCY_THREADS, ROLLOUTFS_LATENCY_ROUNDS, ROLLOUTFS_LATENCY_DIR.
+/// Run by `scripts/live.sh latency`, in release: ROLLOUTFS_LATENCY_THREADS, ROLLOUTFS_LATENCY_ROUNDS, ROLLOUTFS_LATENCY_DIR.
 #[test]
-#[ignore = "it measures: scripts/latency.sh runs it"]
+#[ignore = "it measures: scripts/live.sh latency runs it"]
 fn changes_are_seen_within_a_tenth_of_a_second() {
     if !can_mount() {
         return;

@@ -47,7 +47,7 @@ impl Size {
     }
 }
 
-/// ROLLOUTFS_SOAK_SECONDS says how long; `scripts/soak.sh` sets it.
+/// ROLLOUTFS_SOAK_SECONDS says how long; `scripts/live.sh soak` sets it.
 #[test]
 fn the_daemon_stays_as_small_as_it_was() {
     if !can_mount() {
