@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "record",
     "mount",
     "unmount",
@@ -28,6 +28,7 @@ const COMMANDS: [&str; 20] = [
     "status",
     "watch",
     "pending",
+    "persist",
     "doctor",
     "sample-home",
     "completions",

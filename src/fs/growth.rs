@@ -24,7 +24,7 @@ const FILES_MAX: usize = 8192;
 const PAGE_BYTES: u64 = 4096;
 
 /// Answers a question that waited.
-type Answer = Box<dyn FnOnce(&Fs) + Send>;
+type Answer = Box<dyn FnOnce() + Send>;
 
 /// What the kernel has of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +182,7 @@ impl Growth {
             let Some((number, waiting)) = held.due.pop_first() else { return };
             if !held.telling {
                 drop(held);
-                waiting.into_iter().for_each(|answer| answer(fs));
+                waiting.into_iter().for_each(|answer| answer());
                 continue;
             }
             held.dropping = Some(number);
@@ -208,7 +208,7 @@ impl Growth {
                 _ => drop(held.shown.pop(&number)),
             }
             drop(held);
-            waiting.into_iter().for_each(|answer| answer(fs));
+            waiting.into_iter().for_each(|answer| answer());
         }
     }
 
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(growth.shown_size(FILE, 100, 100, true), (100, true));
         assert_eq!(growth.shown_size(FILE, 100, 150, true), (100, false));
         assert!(is_due(&growth));
-        assert!(growth.when_whole(FILE, Box::new(|_| {})).is_none(), "it waits");
+        assert!(growth.when_whole(FILE, Box::new(|| {})).is_none(), "it waits");
         // Shorter: at once, the kernel drops the rest by itself.
         assert_eq!(growth.shown_size(FILE, 100, 50, true), (50, true));
         assert_eq!(growth.shown_size(FILE, 100, 51, true), (50, false));
@@ -273,6 +273,6 @@ mod tests {
         let growth = Growth::default();
         assert_eq!(growth.shown_size(FILE, 100, 150, true), (150, true));
         growth.news_of(FILE);
-        assert!(!is_due(&growth) && growth.when_whole(FILE, Box::new(|_| {})).is_some());
+        assert!(!is_due(&growth) && growth.when_whole(FILE, Box::new(|| {})).is_some());
     }
 }

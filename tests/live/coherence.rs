@@ -237,7 +237,7 @@ fn readers_see_what_was_written_and_nothing_else() {
     for file in &files {
         home.write(&file.path, line(file.file, 0));
     }
-    let mount = Mounted::new(&home.path(), &home.beside("mnt"), &["--write"]);
+    let mount = Mounted::new(&home.path(), &home.beside("mnt"), &[]);
     let counts = Counts::default();
     let over = AtomicBool::new(false);
     let shown: Vec<PathBuf> = files.iter().map(|file| mount.path(&file.path)).collect();

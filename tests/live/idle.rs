@@ -42,7 +42,7 @@ fn an_idle_mount_asks_for_nothing_and_does_not_wake() {
         return;
     }
     let home = TestHome::sample(200, 3);
-    let mount = Mounted::new(&home.path(), &home.beside("mnt"), &["--write"]);
+    let mount = Mounted::new(&home.path(), &home.beside("mnt"), &[]);
     mount.find();
     let seconds = number_from("ROLLOUTFS_IDLE_SECONDS", SECONDS);
     let (idle_from, _) = mount.requests();

@@ -48,7 +48,7 @@ fn nothing_of_a_thread_is_logged() {
     }
     let home = home();
     // Kept apart from the log of warnings.
-    let mount = Mounted::start(&home.path(), &home.beside("mnt"), &["--write"], |command| {
+    let mount = Mounted::start(&home.path(), &home.beside("mnt"), &[], |command| {
         command.env("RUST_LOG", "trace");
     });
     mount.wait_settled();

@@ -59,7 +59,7 @@ fn the_status_says_how_the_mount_is() {
         return;
     }
     let home = TestHome::sample(30, 9);
-    let mount = Mounted::new(&home.path(), &home.beside("mnt"), &["--write"]);
+    let mount = Mounted::new(&home.path(), &home.beside("mnt"), &[]);
     home.thread("2026-02-08T10-00-00", 1, "/srv/new", "a question");
     wait_for("the new thread", BY_CLOCK_MAX, || exists(&mount.path("by-cwd/srv/new")));
     let pending =
