@@ -76,7 +76,7 @@ pub(super) fn run(args: &WatchArgs) -> Result<Exit, CliError> {
         })
         .map_err(|error| CliError::failed("start a thread", error))?;
     let mut out = std::io::stdout().lock();
-    while let Some(happening) = stream.next()? {
+    while let Some(happening) = stream.wait()? {
         match args.json {
             true => write_json_line(&mut out, &happening)?,
             false => writeln!(out, "{}", line(&happening)).map_err(output_error)?,

@@ -498,7 +498,13 @@ impl Loop {
             || self.compare_for_flush
             || (self.feed_due && self.in_flight.len() < IN_FLIGHT_MAX)
             || self.readings.len() >= BATCH_FILES
+            || self.is_all_read()
             || self.rescan.load(Ordering::Acquire)
+    }
+
+    /// Are there readings to store, and none to wait for?
+    fn is_all_read(&self) -> bool {
+        !self.readings.is_empty() && self.in_flight.len() == self.readings.len() && !self.feed_due
     }
 
     fn take_messages(&mut self) {
@@ -602,10 +608,7 @@ impl Loop {
             self.compare(Why::Clock);
         }
         let due = self.readings_since.is_some_and(|since| since.elapsed() >= BATCH_TIME);
-        if self.readings.len() >= BATCH_FILES
-            || due
-            || (self.in_flight.len() == self.readings.len() && !self.feed_due)
-        {
+        if self.readings.len() >= BATCH_FILES || due || self.is_all_read() {
             self.store_readings()?;
         }
         if !self.files_due.is_empty() || !self.times_due.is_empty() {

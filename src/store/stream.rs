@@ -155,7 +155,7 @@ enum Message {
 pub struct Stopper(SyncSender<Message>);
 
 impl Stopper {
-    /// The stream's `next` answers None from now on.
+    /// The stream's `wait` answers None from now on.
     pub fn stop(&self) {
         let _ = self.0.send(Message::Stop);
     }
@@ -229,7 +229,7 @@ impl Stream {
     ///
     /// # Errors
     /// Where the home cannot be read any more.
-    pub fn next(&mut self) -> Result<Option<Happening>> {
+    pub fn wait(&mut self) -> Result<Option<Happening>> {
         loop {
             if let Some(happening) = self.ready.pop_front() {
                 return Ok(Some(happening));
@@ -504,7 +504,7 @@ mod tests {
                 stopper.stop();
             }
         });
-        let it = stream.next().unwrap().expect("nothing happened");
+        let it = stream.wait().unwrap().expect("nothing happened");
         drop(done);
         let number = it.id.as_ref().map_or_else(String::new, |id| id[id.len() - 1..].to_owned());
         let rest = [
@@ -564,7 +564,7 @@ mod tests {
             .unwrap();
             assert_eq!(next(&mut stream), "Appeared 3 6 at sessions");
             stream.stopper().stop();
-            assert_eq!(stream.next().unwrap(), None);
+            assert_eq!(stream.wait().unwrap(), None);
         });
     }
 

@@ -65,10 +65,8 @@ fn the_status_says_how_the_mount_is() {
     let pending =
         mount.path(format!("sessions/2026/02/08/rollout-2026-02-08T11-00-00-{}.jsonl", thread_id(2)));
     fs::write(&pending, "{}\n").unwrap();
-    let refused = fs::write(
-        &pending.with_file_name(format!("rollout-2026-02-08T10-00-00-{}.jsonl", thread_id(1))),
-        "x",
-    );
+    let refused =
+        fs::write(pending.with_file_name(format!("rollout-2026-02-08T10-00-00-{}.jsonl", thread_id(1))), "x");
     assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EPERM));
     std::thread::sleep(Duration::from_millis(600));
     let status = mount.status();
