@@ -85,6 +85,11 @@ impl Paths {
     }
 }
 
+/// The error of a limit that is reached.
+fn no_room() -> std::io::Error {
+    std::io::Error::new(ErrorKind::StorageFull, "no watch is left")
+}
+
 /// Is it a folder of a day, or deeper?
 fn is_day(path: &[u8]) -> bool {
     path.iter().filter(|&&byte| byte == b'/').count() >= DAY_SLASHES
@@ -160,8 +165,7 @@ impl Watcher {
         let home_watch = watcher.paths().by_path.get(b"".as_slice()).cloned();
         watcher.home_watch = home_watch;
         if watcher.home_watch.is_none() {
-            let full = std::io::Error::from_raw_os_error(libc::ENOSPC);
-            return Err(StoreError::io("watch", home.root())(full));
+            return Err(StoreError::io("watch", home.root())(no_room()));
         }
         let thread = std::thread::Builder::new()
             .name("watch".into())
@@ -233,7 +237,7 @@ impl Watcher {
         // The lock spans the call: an event of the new watch then finds its path.
         let mut paths = self.shared.paths.lock().unwrap_or_else(|poison| poison.into_inner());
         if paths.by_path.len() >= self.folders_max && !paths.by_path.contains_key(path) {
-            return Added::Full(std::io::Error::from_raw_os_error(libc::ENOSPC));
+            return Added::Full(no_room());
         }
         match self.watches.add(&dir, mask(path)) {
             Ok(watch) => {
@@ -243,7 +247,7 @@ impl Watcher {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 Added::Gone
             }
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => Added::Full(error),
+            Err(error) if error.kind() == ErrorKind::StorageFull => Added::Full(error),
             Err(error) => Added::Refused(error),
         }
     }
