@@ -5,9 +5,11 @@
 //! `sessions` as long as they are apart: Codex looks there first, and would go on with an outdated `.zst`.
 //! Depends on `placement`, `content`, `rollout` and `scan`.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -81,6 +83,11 @@ pub fn archived_path(name: &RolloutName) -> Vec<u8> {
 pub fn active_path(name: &RolloutName) -> Vec<u8> {
     let (year, month, day) = name.date_parts();
     format!("{}/{year}/{month}/{day}/{}", ROOTS[0], name.plain()).into_bytes()
+}
+
+/// Where the rollout of this name at the logical path `path` is once it was archived, or taken back.
+pub fn other_path(name: &RolloutName, path: &[u8]) -> Vec<u8> {
+    if path.starts_with(ROOTS[1].as_bytes()) { active_path(name) } else { archived_path(name) }
 }
 
 /// Moves the rollout `path` (logical, below `sessions`) into the archive.
@@ -237,16 +244,17 @@ fn relocate(home: &Home, path: &[u8], direction: Direction, options: &MoveOption
 /// The checks of spec 9.1, 2 and 3.
 fn check_source(home: &Home, path: &[u8], direction: Direction) -> Result<RolloutName> {
     let (root, _) = direction.roots();
-    check_inside(home, path, &[root])?;
+    check_inside(home.root(), path, &[root])?;
     RolloutName::parse(split_path(path).1).ok_or_else(|| {
         let reason = "only files named rollout-<time>-<thread id>.jsonl are threads";
         StoreError::denied(&home.join(path), reason)
     })
 }
 
-/// The folder of a logical path must lie in one of the `roots` of the home, also when its links are followed.
-pub(super) fn check_inside(home: &Home, path: &[u8], roots: &[&str]) -> Result<()> {
-    let file = home.join(path);
+/// The folder of a path below `base` must lie in one of its `roots`, also when its links are followed.
+pub(super) fn check_inside(base: &Path, path: &[u8], roots: &[&str]) -> Result<()> {
+    let join = |path: &[u8]| base.join(OsStr::from_bytes(path));
+    let file = join(path);
     let outside =
         || StoreError::denied(&file, format!("it must be in the home's folder {}", roots.join(" or ")));
     let is_plain = |component: &[u8]| !matches!(component, b"" | b"." | b"..");
@@ -261,7 +269,7 @@ pub(super) fn check_inside(home: &Home, path: &[u8], roots: &[&str]) -> Result<(
         }
         resolved => resolved.map_err(StoreError::io("resolve", &path)),
     };
-    let is_inside = resolve(home.join(split_path(path).0))?.starts_with(resolve(home.root().join(root))?);
+    let is_inside = resolve(join(split_path(path).0))?.starts_with(resolve(base.join(root))?);
     if is_inside { Ok(()) } else { Err(outside()) }
 }
 
@@ -328,13 +336,26 @@ fn try_move_halves(from: &Path, to: &Path, direction: Direction) -> Result<()> {
         return Err(StoreError::NotFound { what: from.display().to_string() });
     }
     check_target_is_free(&source, &target)?;
+    let mut moved: Vec<(&Path, PathBuf)> = Vec::new();
     for encoding in direction.order() {
         let Some(half_from) = source.get(encoding) else { continue };
-        move_no_replace(half_from, &half(to, encoding), false)?;
+        let half_to = half(to, encoding);
+        if let Err(error) = move_no_replace(half_from, &half_to, false) {
+            // What was moved goes back: a refusal leaves the thread where it was, whole.
+            for (from, to) in moved {
+                if let Err(error) = move_no_replace(&to, from, false) {
+                    log::warn!(
+                        "{error}; archive or unarchive the thread again to have both its files in one place"
+                    );
+                }
+            }
+            return Err(error);
+        }
         match encoding {
             Encoding::Plain => hit("archive.plain_moved"),
             Encoding::Zstd => hit("archive.zst_moved"),
         }
+        moved.push((half_from, half_to));
     }
     Ok(())
 }

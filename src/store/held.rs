@@ -5,7 +5,7 @@
 //! below `held/` of the state folder, until the rest is there and all of it can be appended by one write. A killed daemon
 //! finds it at its next start and appends it then ([`Journal::replay`]).
 //!
-//! An entry is a file: one line of JSON padded to [`HEADER_BYTES`], then the bytes. The header is written last, by one write
+//! An entry is a file: one line of JSON padded to `HEADER_BYTES`, then the bytes. The header is written last, by one write
 //! that a kill cannot cut; a file without one holds nothing that was accepted.
 
 use std::fs::{self, File, OpenOptions};
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::areas::Areas;
 use super::error::{Result, StoreError};
 use super::failpoint;
-use super::home::SESSION_INDEX_NAME;
+use super::home::{SESSION_INDEX_NAME, give_folder_to_owner_of, give_to_owner_of};
 use super::rollout::RolloutName;
 use super::thaw::{ThawTime, thaw};
 
@@ -104,6 +104,7 @@ impl Journal {
             open()
         });
         let file = opened.map_err(failed)?;
+        give_to_owner_of(&self.folder, &file);
         let header = Header { path, accepted: 0, landed: 0, landing: None };
         let mut entry = Entry { file, lies, header, bytes: Vec::new() };
         match entry.extend(piece) {
@@ -185,7 +186,7 @@ impl Entry {
             // The header first: what has landed must not land again.
             let _ = self.write_header(Header { landed, landing: None, ..self.header.clone() });
             self.bytes.drain(..count);
-            let error = written.err().unwrap_or_else(|| io::Error::from_raw_os_error(libc::ENOSPC));
+            let error = written.err().unwrap_or_else(|| io::ErrorKind::StorageFull.into());
             return Err(StoreError::io("append to", Path::new(&self.header.path))(error));
         }
         self.bytes.clear();
@@ -257,7 +258,9 @@ enum Replay {
 
 fn make_folder(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    give_folder_to_owner_of(folder.parent().unwrap_or(folder), folder);
+    Ok(())
 }
 
 fn replay_one(lies: &Path, areas: &Areas) -> Result<Replay> {

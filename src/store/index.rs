@@ -259,6 +259,13 @@ impl Queries<'_> {
         self.all(&sql, [dir.to_sql()], full_row)
     }
 
+    /// The path of a rollout with an entry in this directory whose history lies in the rollout `base` (`history_base`).
+    pub fn fork_in(&self, dir: NodeNumber, base: ThreadId) -> rusqlite::Result<Option<Vec<u8>>> {
+        let sql = "SELECT r.path FROM entries e JOIN rollouts r ON r.row = e.row \
+                   WHERE e.dir = ?1 AND json_extract(r.meta, '$.history_base_id') = ?2 LIMIT 1";
+        self.one(sql, params![dir.to_sql(), base.to_string()], |row| row.get(0))
+    }
+
     /// The directories directly below another.
     pub fn child_dirs(&self, parent: NodeNumber) -> rusqlite::Result<Vec<DirRow>> {
         self.all(

@@ -23,6 +23,7 @@ pub mod list;
 pub mod metadata;
 mod network;
 pub mod node;
+pub mod pending;
 pub mod placement;
 pub mod placing;
 pub mod policy;
@@ -51,6 +52,7 @@ use held::{Journal, Replayed};
 use home::{Home, INDEX_NAME, StateLock};
 use index::Index;
 use indexer::{Following, Indexer};
+use pending::Recover;
 use placing::Placing;
 pub use scan::{ROOTS, is_clutter};
 use watch::Hint;
@@ -72,6 +74,8 @@ pub struct StoreOptions {
     pub poll: Option<Duration>,
     /// Folders to follow by events, at most. The system may allow fewer.
     pub watches_max: usize,
+    /// Finish at the start what a killed daemon left of pending threads ([`pending::recover`]).
+    pub recover: Recover,
     /// Only read an index that another process keeps.
     pub beside: bool,
     /// What the store is opened for, in words, for others who find it locked.
@@ -95,6 +99,7 @@ impl Default for StoreOptions {
             watch: true,
             poll: None,
             watches_max: usize::MAX,
+            recover: Recover::Nothing,
             beside: false,
             purpose: "rolloutfs".into(),
         }
@@ -148,6 +153,13 @@ impl Store {
             (None, None)
         } else {
             let lock = StateLock::take(&state_dir, home.root(), &options.purpose)?;
+            // Before anything is listed, and where what is pending was promised to last.
+            if !home::is_passing(&state_dir) {
+                let recovered = pending::recover(&home, &areas, options.recover);
+                if recovered != pending::Recovered::default() {
+                    log::info!("pending threads of an earlier mount: {recovered:?}");
+                }
+            }
             let writer = Writer::open(&path, placing)?;
             let replayed = Journal::new(&state_dir).replay(&areas);
             if replayed != Replayed::default() {

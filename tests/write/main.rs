@@ -5,8 +5,15 @@
 
 #![allow(unreachable_pub, reason = "modules of tests")]
 
+mod bench;
 #[path = "../common/mod.rs"]
 mod common;
 mod crash;
+mod disks;
+mod faults;
 mod harness;
+mod index_faults;
+mod points;
 mod storm;
+mod strace;
+mod syncs;

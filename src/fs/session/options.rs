@@ -148,6 +148,10 @@ pub struct DashO {
     pub views: Option<Vec<String>>,
     /// `views-as=`: `symlinks` or `files`.
     pub views_as: Option<String>,
+    /// `rm=`: `trash`, `deny` or `delete`.
+    pub rm: Option<String>,
+    /// `materialize=`: `user-message`, `fsync` or `create`.
+    pub materialize: Option<String>,
     /// `io=`: a mode, as `--io` has it; not checked here.
     pub io: Option<String>,
     /// `cache-bytes=`: a number of bytes, with K, M or G for powers of 1024.
@@ -240,6 +244,12 @@ impl DashO {
             "views" => self.views = Some(names(value).ok_or_else(|| bad("view names separated by `:`"))?),
             "views-as" if matches!(value, "symlinks" | "files") => self.views_as = Some(value.to_owned()),
             "views-as" => return Err(bad("`symlinks` or `files`")),
+            "rm" if matches!(value, "trash" | "deny" | "delete") => self.rm = Some(value.to_owned()),
+            "rm" => return Err(bad("`trash`, `deny` or `delete`")),
+            "materialize" if matches!(value, "user-message" | "fsync" | "create") => {
+                self.materialize = Some(value.to_owned());
+            }
+            "materialize" => return Err(bad("`user-message`, `fsync` or `create`")),
             "io" if value.is_empty() => return Err(bad("a mode, as --io has it")),
             "io" => self.io = Some(value.to_owned()),
             "cache-bytes" => {
@@ -265,6 +275,8 @@ const VALUED: &[&str] = &[
     "log-file",
     "views",
     "views-as",
+    "rm",
+    "materialize",
     "io",
     "cache-bytes",
     "poll",
@@ -347,7 +359,8 @@ mod tests {
     #[test]
     fn every_option_is_read() {
         let text = "ro,allow_other,default_permissions,uid=1000,gid=100,umask=027,nodev,nosuid,noexec,noatime,sync,\
-                    state-dir=/var/lib/x=y,views=by-name:by-cwd,views-as=files,io=passthrough,cache-bytes=64M,poll=1.5,\
+                    state-dir=/var/lib/x=y,views=by-name:by-cwd,views-as=files,rm=deny,materialize=fsync,io=passthrough,cache-bytes=64M,\
+                    poll=1.5,\
                     log-file=/var/log/r.log,threads=4";
         let expected = DashO {
             read_only: Some(true),
@@ -364,6 +377,8 @@ mod tests {
             state_dir: Some("/var/lib/x=y".into()),
             views: Some(vec!["by-name".into(), "by-cwd".into()]),
             views_as: Some("files".into()),
+            rm: Some("deny".into()),
+            materialize: Some("fsync".into()),
             io: Some("passthrough".into()),
             cache_bytes: Some(64 << 20),
             poll: Some(Duration::from_millis(1500)),
@@ -435,6 +450,9 @@ mod tests {
             ("views=", "`views=`"),
             ("views-as=hardlinks", "`views-as=hardlinks`"),
             ("io=", "`io=`"),
+            ("rm=yes", "`rm=yes`"),
+            ("rm", "`rm=...`"),
+            ("materialize=", "`materialize=`"),
             ("state-dir=", "`state-dir=`"),
             ("log-file=\"x", "not closed"),
         ] {
