@@ -22,8 +22,8 @@ const WARM_SHARE: u64 = 5;
 /// Memory that may come on top, of what was there and besides.
 const MEMORY_SHARE: u64 = 5;
 const MEMORY_MORE_BYTES: u64 = 16 << 20;
-/// Descriptors and watches that may come on top: files that are just open, days that were empty before.
-const DESCRIPTORS_MORE: u64 = 40;
+/// Descriptors and watches that may come on top: a descriptor of each thread may be kept, and days may have been empty.
+const DESCRIPTORS_MORE: u64 = THREADS as u64;
 const WATCHES_MORE: u64 = 8;
 
 #[derive(Debug)]
