@@ -23,7 +23,8 @@ pub(super) const FILE_COLUMNS: &str = "r.row, r.number, r.kind, r.path, r.thread
      r.duplicate, r.name, r.listed_name, r.encoding, r.size_bytes, r.mtime_ns, r.device, r.inode, r.decoded_bytes, \
      r.state, r.torn, r.bare, r.parse_errors, r.area";
 /// What `full_row` reads after the listed part.
-pub(super) const REST_COLUMNS: &str = "r.meta, r.resume, r.indexed_bytes, r.lines, r.error, r.name_position";
+pub(super) const REST_COLUMNS: &str = "(SELECT meta FROM texts t WHERE t.row = r.row), (SELECT resume FROM texts t WHERE t.row = r.row), \
+     r.indexed_bytes, r.lines, r.error, r.name_position, r.created_at_ms";
 
 /// A directory of the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -325,8 +326,8 @@ impl Queries<'_> {
     /// How many files, and bytes on disk, are to be read after `path`.
     pub fn unread_totals(&self, after: &[u8]) -> rusqlite::Result<(u64, u64)> {
         self.0.query_row(
-            "SELECT count(*), coalesce(sum(max(size_bytes - CASE WHEN resume IS NULL THEN 0 ELSE indexed_bytes END, 0)), 0) \
-             FROM rollouts WHERE state = 0 AND path > ?1",
+            "SELECT count(*), coalesce(sum(max(size_bytes - CASE WHEN (SELECT resume FROM texts t WHERE t.row = r.row) IS NULL THEN 0 ELSE indexed_bytes END, 0)), 0) \
+             FROM rollouts r WHERE state = 0 AND path > ?1",
             [after],
             |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)),
         )
@@ -477,17 +478,26 @@ pub(super) fn file_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<FileRow> {
 
 /// Reads [`FILE_COLUMNS`] and then [`REST_COLUMNS`].
 pub(super) fn full_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    let meta: String = row.get(24)?;
+    let file = file_row(row)?;
+    let meta = match row.get_ref(24)?.as_str_or_null()? {
+        Some(text) => ThreadMetadata::from_index_text(text),
+        None => meta_unread(&file, row.get(30)?),
+    };
     Ok(Row {
-        file: file_row(row)?,
-        // Written by us; a row that another build wrote is read again at the next change.
-        meta: serde_json::from_str::<ThreadMetadata>(&meta).unwrap_or_default(),
+        file,
+        meta,
         resume: row.get(25)?,
         indexed_bytes: unsigned(row, 26)?,
         lines: unsigned(row, 27)?,
         error: row.get(28)?,
         name_position: row.get(29)?,
     })
+}
+
+/// What is known of a row without a text.
+pub(super) fn meta_unread(file: &FileRow, created_at_ms: i64) -> ThreadMetadata {
+    let updated_at_ms = file.disk.mtime_ns.div_euclid(1_000_000);
+    ThreadMetadata { created_at_ms, updated_at_ms, ..ThreadMetadata::default() }
 }
 
 fn file_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {

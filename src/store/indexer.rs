@@ -34,8 +34,8 @@ use super::writer::{Batch, Writer};
 const INBOX_MAX: usize = 1024;
 /// Messages taken before work goes on.
 const MESSAGES_AT_ONCE_MAX: usize = 256;
-/// Files given to the readers and not back yet.
-const IN_FLIGHT_MAX: usize = 256;
+/// Files given to the readers and not back yet: more than a batch, so that they read while one is stored.
+const IN_FLIGHT_MAX: usize = 2048;
 /// Files listed in one transaction, about.
 const SCAN_BATCH_FILES: usize = 2000;
 /// A batch of readings is stored after this time, full or not.
