@@ -165,13 +165,19 @@ daemon_cpu() {
     fi
 }
 
+# A status is up to half a second old.
+STATUS_AGE_SECONDS=0.6
 requests_of() {
-    [ "$1" = rolloutfs ] || { printf '0\n' && return; }
+    [ "$1" = rolloutfs ] && [ "$counted" = yes ] || { printf '0\n' && return; }
+    sleep "$STATUS_AGE_SECONDS"
     jq '.requests | del(.errors, .notices) | add' "$dir/mnt/rolloutfs/.rolloutfs/status.json"
 }
 
 TICKS=$(getconf CLK_TCK)
 TIMEFORMAT='%R %U %S'
+
+# Requests are counted in the first round alone.
+counted=no
 
 # Does a work once on one side: a line of results. $1 name, $2 tree, $3 side, $4 home, the rest a shell line, run in the root.
 measure() {
@@ -181,7 +187,6 @@ measure() {
         sync
         echo 3 >/proc/sys/vm/drop_caches
     fi
-    requests_of "$side" >/dev/null
     idle=$(requests_of "$side")
     asked=$(requests_of "$side")
     idle=$((asked - idle))
@@ -192,7 +197,7 @@ measure() {
     read -r real user sys <<<"$(tail -n 1 <<<"$times")"
     printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$name" "$tree" "$side" "$real" \
         "$(awk "BEGIN { print $user + $sys }")" "$(awk "BEGIN { print ($after - $before) / $TICKS }")" \
-        $((answered - asked - idle > 0 ? answered - asked - idle : 0)) >>"$results"
+        "$([ "$counted" = yes ] && echo $((answered - asked - idle > 0 ? answered - asked - idle : 0)))" >>"$results"
 }
 
 wanted() { [[ $1 =~ $only ]]; }
@@ -203,6 +208,7 @@ first() {
     wanted "$name" || return 0
     say "$tree: $name"
     for ((round = 0; round < rounds; round++)); do
+        counted=$([ "$round" -eq 0 ] && echo yes || echo no)
         for side in "${sides[@]}"; do
             mount_side "$side" "$home"
             measure "$name" "$tree" "$side" "$home" "$line"
@@ -225,6 +231,7 @@ again() {
         done
     done
     for ((round = 0; round < rounds; round++)); do
+        counted=$([ "$round" -eq 0 ] && echo yes || echo no)
         for side in "${on[@]}"; do
             measure "$name" "$tree" "$side" "$home" "$line"
         done
@@ -322,6 +329,7 @@ writing() {
     if wanted 'create and fill'; then
         say "W: create and fill $FILL_THREADS threads"
         for ((round = 0; round < rounds; round++)); do
+            counted=$([ "$round" -eq 0 ] && echo yes || echo no)
             for side in $writers; do
                 day=sessions/2026/10/$((round % 20 + 10))
                 measure "create and fill $FILL_THREADS" W "$side" "$alone" "$tool fill $day $FILL_THREADS"
@@ -366,7 +374,8 @@ tables() {
             key = $1 "\t" $2
             if (!(key in seen)) { seen[key] = 1; order[++keys] = key }
             n = ++count[key, $3]
-            wall[key, $3, n] = $4; cpu[key, $3, n] = $5 + $6; daemon[key, $3, n] = $6; requests[key, $3] = $7
+            wall[key, $3, n] = $4; cpu[key, $3, n] = $5 + $6; daemon[key, $3, n] = $6
+            if ($7 != "") requests[key, $3] = $7
         }
         END {
             split(sides, side, " ")
@@ -408,7 +417,7 @@ tables() {
         }' "$results"
     if [ -s "$results.rss" ]; then
         printf '\nResident memory of the daemons after the work, MB: '
-        awk -F '\t' '{ printf "%s%s %s %s", NR > 1 ? ", " : "", $2, $3, $4 } END { print "." }' "$results.rss"
+        awk -F '\t' '{ printf "%s%s %s %s", (NR > 1 ? ", " : ""), $2, $3, $4 } END { print "." }' "$results.rss"
     fi
 }
 

@@ -25,7 +25,7 @@ use attr::{Attr, NodeKind, Ownership};
 use counters::Counters;
 use epoch::Epoch;
 use error::{FsError, Result};
-use files::Files;
+use files::{Files, Places};
 use threads::Versions;
 use write::{Materialise, Removal, Writes};
 
@@ -145,6 +145,7 @@ pub struct Fs {
     readme: String,
     ignore: String,
     files: Files,
+    places: Places,
     versions: Versions,
     counters: Counters,
     epoch: Arc<Epoch>,
@@ -193,6 +194,7 @@ impl Fs {
             readme: String::new(),
             ignore: String::new(),
             files: Files::default(),
+            places: Places::default(),
             versions: Versions::default(),
             counters: Counters::default(),
             epoch: Arc::default(),
@@ -517,6 +519,9 @@ impl Fs {
             Err(error) => return Err(error),
         };
         let entry_ttl = self.if_still(seen, entry_ttl);
+        if let Node::File(file) = &node {
+            self.places.put(seen, file);
+        }
         Ok(Ok(Found { attr: attr.value, entry_ttl, attr_ttl: self.if_still(seen, attr.ttl) }))
     }
 
@@ -734,13 +739,15 @@ impl Fs {
             }
             return Ok(());
         }
-        let dir = self.dir(number)?;
+        let mut dir = self.dir(number)?;
         if number == NodeNumber::ROOT {
             return self.list_root(after, plus, seen, take);
         }
-        self.ensure(&dir);
+        if self.ensure(&dir) {
+            dir = self.dir(number)?;
+        }
         loop {
-            let page = self.query(|queries| queries.page(number, after, PAGE_ENTRIES))?;
+            let page = self.query(|queries| queries.page(&dir, after, PAGE_ENTRIES))?;
             let full = page.len() == PAGE_ENTRIES;
             for entry in page {
                 after = entry.cookie;
@@ -836,6 +843,9 @@ impl Fs {
                 Err(FsError::Stale(_)) => return None,
                 Err(_) => unknown(),
             };
+            if let Node::File(file) = node {
+                self.places.put(timing.0, file);
+            }
             found = Some(Found {
                 attr: attr.value,
                 entry_ttl: self.if_still(timing.0, timing.1),
@@ -862,6 +872,16 @@ impl Fs {
         size: usize,
         buffer: &mut Vec<u8>,
     ) -> Result<usize> {
+        let news = self.store.news().count();
+        // Where another process writes the index, no news comes.
+        if self.store.is_writer()
+            && let Some((area, path)) = self.places.get(news, number)
+        {
+            let path = self.store.areas().join(area, &path);
+            if let Ok(Some(content)) = self.files.get_plain(number, &path) {
+                return read_content(&content, &path, offset, size, buffer);
+            }
+        }
         let mut slice = |bytes: &[u8]| {
             let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
             let wanted = &bytes[start..bytes.len().min(start.saturating_add(size))];
@@ -879,7 +899,10 @@ impl Fs {
             }
             Node::Fixed(_) => Err(FsError::IsADirectory(number)),
             Node::Dir(_) => Err(FsError::IsADirectory(number)),
-            Node::File(file) => self.read_row(&file, offset, size, buffer),
+            Node::File(file) => {
+                self.places.put(news, &file);
+                self.read_row(&file, offset, size, buffer)
+            }
             Node::Missing(row) => slice(&thread_lines::missing(&row)),
             Node::Link { .. } => Err(FsError::Stale(number)),
             Node::Threads(version) => slice_of(version.read(&self.store, &self.views, offset, size)?, buffer),

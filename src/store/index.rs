@@ -230,22 +230,29 @@ impl Queries<'_> {
         self.all(&sql, params![dir.to_sql(), cookie, cookie + COOKIE_RUN_MAX], file_entry)
     }
 
-    /// The entries of a directory after a cookie, in cookie order, `limit` at most.
-    pub fn page(&self, dir: NodeNumber, after: i64, limit: usize) -> rusqlite::Result<Vec<Entry>> {
-        let sql = format!(
-            "SELECT {FILE_COLUMNS}, e.cookie, e.slot FROM entries e JOIN rollouts r ON r.row = e.row \
-             WHERE e.dir = ?1 AND e.cookie > ?2 ORDER BY e.cookie LIMIT ?3"
-        );
-        let mut entries = self.all(&sql, params![dir.to_sql(), after, limit as i64], file_entry)?;
-        let dirs = self.all(
-            "SELECT number, path, parent, name, cookie, mtime_ns, entries, subdirs, digest FROM dirs \
-             WHERE parent = ?1 AND cookie > ?2 AND number != ?1 ORDER BY cookie LIMIT ?3",
-            params![dir.to_sql(), after, limit as i64],
-            |row| dir_row(row).map(|dir| Entry { cookie: dir.cookie, node: EntryNode::Dir(dir) }),
-        )?;
-        entries.extend(dirs);
-        entries.sort_by_key(|entry| entry.cookie);
-        entries.truncate(limit);
+    /// The entries of a directory after a cookie, in cookie order, `limit` at most. What `dir` says it has none of is not
+    /// asked for.
+    pub fn page(&self, dir: &DirRow, after: i64, limit: usize) -> rusqlite::Result<Vec<Entry>> {
+        let (number, limit_sql) = (dir.number.to_sql(), limit as i64);
+        let mut entries = Vec::new();
+        if dir.entries > 0 {
+            let sql = format!(
+                "SELECT {FILE_COLUMNS}, e.cookie, e.slot FROM entries e JOIN rollouts r ON r.row = e.row \
+                 WHERE e.dir = ?1 AND e.cookie > ?2 ORDER BY e.cookie LIMIT ?3"
+            );
+            entries = self.all(&sql, params![number, after, limit_sql], file_entry)?;
+        }
+        if dir.subdirs > 0 {
+            let dirs = self.all(
+                "SELECT number, path, parent, name, cookie, mtime_ns, entries, subdirs, digest FROM dirs \
+                 WHERE parent = ?1 AND cookie > ?2 AND number != ?1 ORDER BY cookie LIMIT ?3",
+                params![number, after, limit_sql],
+                |row| dir_row(row).map(|dir| Entry { cookie: dir.cookie, node: EntryNode::Dir(dir) }),
+            )?;
+            entries.extend(dirs);
+            entries.sort_by_key(|entry| entry.cookie);
+            entries.truncate(limit);
+        }
         Ok(entries)
     }
 
