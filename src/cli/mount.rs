@@ -12,6 +12,7 @@ use super::daemon::{self, ReadyPipe};
 use super::error::CliError;
 use super::mounts;
 use crate::fs::fuse::Adapter;
+use crate::fs::held::Landing;
 use crate::fs::session::{self, DashO, MountOptions};
 use crate::fs::write::{Materialise, Removal};
 use crate::fs::{Fs, FsOptions, ViewsAs, invalidate};
@@ -53,9 +54,6 @@ pub(super) struct MountArgs {
     /// Refuse every change; also mounts beside another mount of the same home
     #[arg(long)]
     pub(super) read_only: bool,
-    /// Write through the mount: record, name, archive and remove threads (in trial: see Limits in README.md)
-    #[arg(long, conflicts_with = "read_only")]
-    pub(super) write: bool,
     /// What rm of a thread does: to the trash, nothing, or for good
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(super) rm: Option<RmArg>,
@@ -143,7 +141,6 @@ struct Plan {
     fs: FsOptions,
     store: StoreOptions,
     read_only: bool,
-    write: bool,
     workers: usize,
     log_file: Option<PathBuf>,
 }
@@ -166,16 +163,16 @@ impl Plan {
         };
         let mut mount = MountOptions::new(home.root());
         mount.apply(&dash_o);
-        // Without --write nothing is written through the mount: the kernel refuses it.
         let read_only = args.read_only || mount.read_only;
-        let write = args.write && !read_only;
-        mount.read_only = !write;
+        // The kernel refuses changes, then.
+        mount.read_only = read_only;
         mount.allow_other |= args.allow_other;
         let views_as = match (args.views_as, dash_o.views_as.as_deref()) {
             (Some(ViewsAsArg::Files), _) | (None, Some("files")) => ViewsAs::Files,
             _ => ViewsAs::Symlinks,
         };
         let processors = std::thread::available_parallelism().map_or(WORKERS_MIN, usize::from);
+        let workers = args.threads.or(dash_o.threads).unwrap_or(processors.clamp(WORKERS_MIN, WORKERS_MAX));
         let state_dir = args.state_dir.clone().or(dash_o.state_dir);
         Ok(Plan {
             mountpoint: absolute(mountpoint)?,
@@ -186,7 +183,7 @@ impl Plan {
                 uid: args.uid.or(dash_o.uid),
                 gid: args.gid.or(dash_o.gid),
                 umask: args.umask.or(dash_o.umask),
-                read_only: !write,
+                read_only,
                 removal: match args.rm {
                     Some(RmArg::Deny) => Removal::Deny,
                     Some(RmArg::Delete) => Removal::Delete,
@@ -205,8 +202,7 @@ impl Plan {
                 ..StoreOptions::default()
             },
             read_only,
-            write,
-            workers: args.threads.or(dash_o.threads).unwrap_or(processors.clamp(WORKERS_MIN, WORKERS_MAX)),
+            workers,
             log_file: args.log_file.clone().or(dash_o.log_file).as_deref().map(absolute).transpose()?,
             home,
         })
@@ -257,8 +253,7 @@ fn mount_behind(args: &MountArgs, plan: &Plan) -> Result<(), CliError> {
     for options in &args.options {
         option("-o", Some(options.into()));
     }
-    let flags =
-        [("--read-only", plan.read_only), ("--write", plan.write), ("--allow-other", plan.mount.allow_other)];
+    let flags = [("--read-only", plan.read_only), ("--allow-other", plan.mount.allow_other)];
     for (flag, wanted) in flags {
         if wanted {
             words.push(flag.into());
@@ -328,6 +323,10 @@ fn serve_mounted(
         Ok(thread) => thread,
         Err(error) => return Err(failed(error)),
     };
+    let landing = match Landing::start(fs.clone()) {
+        Ok(thread) => thread,
+        Err(error) => return Err(failed(error)),
+    };
     session::set_read_ahead(mountpoint);
     log::info!("{} is mounted at {}", plan.home.root().display(), mountpoint.display());
     let served = std::thread::scope(|scope| {
@@ -337,6 +336,7 @@ fn serve_mounted(
         });
         session::serve(session, mountpoint)
     });
+    drop(landing);
     fs.store().close();
     let _ = invalidate.join();
     log::info!("{} is unmounted", mountpoint.display());

@@ -60,6 +60,7 @@ thread_local! {
 const TOLD_WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// `Fs` as fuser wants it.
+#[derive(Clone)]
 pub struct Adapter {
     fs: Arc<Fs>,
 }
@@ -114,6 +115,22 @@ impl Adapter {
         }
     }
 
+    /// Answers now, or once no piece of a write to this file waits for its rest.
+    fn settled(&self, number: NodeNumber, answer: impl FnOnce(&Adapter) + Send + 'static) {
+        if !self.fs.pieces().has(number) {
+            let _running = self.fs.epoch().enter();
+            return answer(self);
+        }
+        let adapter = self.clone();
+        let answer = move || {
+            let _running = adapter.fs.epoch().enter();
+            answer(&adapter);
+        };
+        if let Some(answer) = self.fs.pieces().ask(number, Box::new(answer)) {
+            answer();
+        }
+    }
+
     fn unsupported(&self, request: Request) -> Errno {
         self.fs.counters().count(request);
         Errno::ENOSYS
@@ -135,6 +152,18 @@ fn timespec(time: TimeOrNow) -> libc::timespec {
             // Before 1970 fuser gives no exact fraction: whole seconds.
             Err(before) => libc::timespec { tv_sec: -(before.duration().as_secs() as i64), tv_nsec: 0 },
         },
+    }
+}
+
+fn reply_found(found: Result<Result<super::Found, Duration>, Errno>, reply: ReplyEntry) {
+    match found {
+        Ok(Ok(found)) => {
+            reply.entry_with_ttls(&found.attr_ttl, &found.entry_ttl, &file_attr(&found.attr), GENERATION)
+        }
+        Ok(Err(ttl)) if ttl.is_zero() => reply.error(Errno::ENOENT),
+        // Number 0 with a lifetime: the kernel keeps the miss.
+        Ok(Err(ttl)) => reply.entry(&ttl, &no_attr(NodeKind::File), GENERATION),
+        Err(errno) => reply.error(errno),
     }
 }
 
@@ -213,23 +242,28 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _req: &FuseRequest, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _running = self.fs.epoch().enter();
-        match self.call(Request::Lookup, |fs| fs.lookup(NodeNumber(parent.0), name.as_bytes())) {
-            Ok(Ok(found)) => {
-                reply.entry_with_ttls(&found.attr_ttl, &found.entry_ttl, &file_attr(&found.attr), GENERATION)
+        let parent = NodeNumber(parent.0);
+        match self.call(Request::Lookup, |fs| fs.lookup(parent, name.as_bytes())) {
+            Ok(Ok(found)) if self.fs.pieces().has(found.attr.number) => {
+                let name = name.to_owned();
+                self.settled(found.attr.number, move |adapter| {
+                    reply_found(
+                        adapter.call(Request::Lookup, |fs| fs.lookup(parent, name.as_bytes())),
+                        reply,
+                    );
+                });
             }
-            Ok(Err(ttl)) if ttl.is_zero() => reply.error(Errno::ENOENT),
-            // Number 0 with a lifetime: the kernel keeps the miss.
-            Ok(Err(ttl)) => reply.entry(&ttl, &no_attr(NodeKind::File), GENERATION),
-            Err(errno) => reply.error(errno),
+            found => reply_found(found, reply),
         }
     }
 
     fn getattr(&self, _req: &FuseRequest, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let _running = self.fs.epoch().enter();
-        match self.call(Request::Getattr, |fs| fs.getattr(NodeNumber(ino.0))) {
-            Ok(timed) => reply.attr(&timed.ttl, &file_attr(&timed.value)),
-            Err(errno) => reply.error(errno),
-        }
+        self.settled(NodeNumber(ino.0), move |adapter| {
+            match adapter.call(Request::Getattr, |fs| fs.getattr(NodeNumber(ino.0))) {
+                Ok(timed) => reply.attr(&timed.ttl, &file_attr(&timed.value)),
+                Err(errno) => reply.error(errno),
+            }
+        });
     }
 
     fn readlink(&self, _req: &FuseRequest, ino: INodeNo, reply: ReplyData) {
@@ -270,16 +304,17 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let _running = self.fs.epoch().enter();
-        READ_BUFFER.with_borrow_mut(|buffer| {
-            let read = |fs: &Fs| fs.read_into(NodeNumber(ino.0), offset, size as usize, buffer);
-            match self.call(Request::Read, read) {
-                Ok(count) => reply.data(&buffer[..count]),
-                Err(errno) => reply.error(errno),
-            }
-            if buffer.len() > READ_BYTES_KEPT {
-                *buffer = Vec::new();
-            }
+        self.settled(NodeNumber(ino.0), move |adapter| {
+            READ_BUFFER.with_borrow_mut(|buffer| {
+                let read = |fs: &Fs| fs.read_into(NodeNumber(ino.0), offset, size as usize, buffer);
+                match adapter.call(Request::Read, read) {
+                    Ok(count) => reply.data(&buffer[..count]),
+                    Err(errno) => reply.error(errno),
+                }
+                if buffer.len() > READ_BYTES_KEPT {
+                    *buffer = Vec::new();
+                }
+            });
         });
     }
 

@@ -15,6 +15,7 @@ pub mod errno;
 pub mod error;
 mod files;
 pub mod fuse;
+pub mod held;
 pub mod invalidate;
 pub mod session;
 mod status;
@@ -33,6 +34,7 @@ use crate::store::Store;
 use crate::store::areas::Area;
 use crate::store::content::{self, Encoding, Located};
 use crate::store::error::StoreError;
+use crate::store::held::Journal;
 use crate::store::home::SESSION_INDEX_NAME;
 use crate::store::index::{DirRow, Entry, EntryNode, Queries};
 use crate::store::node::{COOKIE_FIRST, NodeClass, NodeNumber, cookie_of};
@@ -186,6 +188,7 @@ impl Fs {
             ))
             .into());
         }
+        let writes = Writes::new(Journal::new(store.state_dir()));
         let mut fs = Fs {
             store,
             views,
@@ -199,7 +202,7 @@ impl Fs {
             counters: Counters::default(),
             epoch: Arc::default(),
             started: Instant::now(),
-            writes: Writes::default(),
+            writes,
             status: Mutex::new(None),
             mountpoint: Mutex::new(None),
         };

@@ -16,11 +16,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::attr::Attr;
 use super::error::{FsError, Result};
+use super::held::{self, Piece, Pieces};
 use super::{CONTROL, Found, Fs, Node, SESSION_INDEX, Timed, first_component, is_below};
 use crate::store::archive::{self, MoveOptions};
 use crate::store::areas::Area;
 use crate::store::content::{self, Encoding, Located};
 use crate::store::error::StoreError;
+use crate::store::held::Journal;
 use crate::store::home::SESSION_INDEX_NAME;
 use crate::store::index::DirRow;
 use crate::store::is_clutter;
@@ -87,6 +89,8 @@ pub(super) struct Writes {
     locks: [Mutex<()>; LOCKS],
     /// Open files to append to.
     open: Mutex<lru::LruCache<NodeNumber, Arc<File>>>,
+    /// Pieces of writes that wait for their rest.
+    pieces: Pieces,
     /// Pending threads: how far their lines were looked at.
     seen: Mutex<std::collections::HashMap<NodeNumber, Trigger>>,
 }
@@ -94,17 +98,17 @@ pub(super) struct Writes {
 /// Descriptors kept open for writing.
 const OPEN_MAX: std::num::NonZeroUsize = std::num::NonZeroUsize::new(128).expect("not zero");
 
-impl Default for Writes {
-    fn default() -> Self {
+impl Writes {
+    /// With nothing written yet.
+    pub(super) fn new(journal: Journal) -> Self {
         Writes {
             locks: std::array::from_fn(|_| Mutex::new(())),
             open: Mutex::new(lru::LruCache::new(OPEN_MAX)),
+            pieces: Pieces::new(journal),
             seen: Mutex::default(),
         }
     }
-}
 
-impl Writes {
     fn lock(&self, number: NodeNumber) -> MutexGuard<'_, ()> {
         self.locks[number.0 as usize % LOCKS].lock().unwrap_or_else(|poison| poison.into_inner())
     }
@@ -130,12 +134,35 @@ fn denied(path: &[u8], reason: &str) -> FsError {
     StoreError::denied(Path::new(std::ffi::OsStr::from_bytes(path)), reason).into()
 }
 
+fn no_space(path: &[u8]) -> FsError {
+    let full = io::Error::from_raw_os_error(libc::ENOSPC);
+    StoreError::io("append to", Path::new(std::ffi::OsStr::from_bytes(path)))(full).into()
+}
+
 fn invalid(path: &[u8], reason: &str) -> FsError {
     FsError::Invalid(format!("{}: {reason}", String::from_utf8_lossy(path)))
 }
 
 fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
+}
+
+/// A file that is appended to: a rollout in the home, or the names file.
+struct Appendable {
+    file: Option<Box<FileRow>>,
+    /// Its size after the last write, bytes.
+    end: u64,
+}
+
+impl Appendable {
+    fn number(&self) -> NodeNumber {
+        self.file.as_ref().map_or(SESSION_INDEX, |file| file.number)
+    }
+
+    /// Below the home.
+    fn path(&self) -> Vec<u8> {
+        self.file.as_ref().map_or(SESSION_INDEX_NAME.as_bytes().to_vec(), |file| file.path.clone())
+    }
 }
 
 /// A place where something is to be made or moved to.
@@ -466,6 +493,7 @@ impl Fs {
     }
 
     fn remove_file(&self, file: &FileRow) -> Result<()> {
+        self.settle(file.number);
         let _writing = self.writes.lock(file.number);
         self.writes.forget(file.number);
         let lies = self.store.areas().join(file.area, &file.path);
@@ -550,6 +578,8 @@ impl Fs {
             Some(Node::Dir(dir)) => return Err(FsError::IsADirectory(dir.number)),
             Some(_) => return Err(denied(&to.path, "what is made up cannot be replaced")),
         };
+        self.settle(file.number);
+        old.iter().for_each(|old| self.settle(old.number));
         let _writing = self.writes.lock_both(file.number, old.as_ref().map(|old| old.number));
         self.writes.forget(file.number);
         match (file.area, form) {
@@ -694,7 +724,13 @@ impl Fs {
                 // Its area may have changed while we waited.
                 let file = self.query(|queries| queries.file(number))?.ok_or(FsError::Stale(number))?;
                 match file.area {
-                    Area::Home => self.append_rollout(&file, offset, bytes, append),
+                    Area::Home if file.kind != RowKind::Rollout => {
+                        Err(denied(&file.path, "it is no rollout"))
+                    }
+                    Area::Home => {
+                        let to = Appendable { file: Some(Box::new(file)), end: 0 };
+                        self.append_piece(to, offset, bytes, append)
+                    }
                     area => self.write_spooled(&file, area, offset, bytes, append),
                 }
             }
@@ -702,23 +738,156 @@ impl Fs {
         }
     }
 
-    fn append_rollout(&self, file: &FileRow, offset: u64, bytes: &[u8], append: bool) -> Result<usize> {
-        if file.kind != RowKind::Rollout {
-            return Err(denied(&file.path, "it is no rollout"));
+    /// Appends a piece of a write, under the file's lock.
+    fn append_piece(&self, mut to: Appendable, offset: u64, bytes: &[u8], append: bool) -> Result<usize> {
+        let mut held = self.pieces().take(to.number());
+        self.append_behind(&mut to, &mut held.piece, offset, bytes, append)
+    }
+
+    /// Appends behind what is held of the same write, which is None afterwards if it landed.
+    fn append_behind(
+        &self,
+        to: &mut Appendable,
+        held: &mut Option<Piece>,
+        offset: u64,
+        bytes: &[u8],
+        append: bool,
+    ) -> Result<usize> {
+        if let Some(next) = held.as_ref().map(|piece| piece.next).filter(|&next| next != offset) {
+            // That write is at its end: this is another.
+            self.land(to, held, &[])?;
+            self.say_where(to, next);
         }
-        let mut file = file.clone();
+        let end = offset + bytes.len() as u64;
+        let goes_on = held::may_go_on(offset, bytes);
+        if let Some(piece) = held {
+            if goes_on && piece.takes(bytes.len()) && piece.entry.extend(bytes).is_ok() {
+                piece.go_on(end);
+                return Ok(bytes.len());
+            }
+            let count = self.land(to, held, bytes)?;
+            self.say_where(to, offset + count as u64);
+            if count == 0 {
+                return Err(no_space(&to.path()));
+            }
+            return Ok(count);
+        }
+        let (_, size) = self.reach(to)?;
+        if !append && offset != size {
+            return Err(denied(&to.path(), "it is append-only: what is written stays"));
+        }
+        if goes_on {
+            match self.pieces().journal.begin(to.number().0, &to.path(), bytes) {
+                Ok(entry) => {
+                    *held = Some(Piece::new(entry, end));
+                    return Ok(bytes.len());
+                }
+                // It lands as it is, then.
+                Err(error) => log::warn!("{error}; a line may be cut by those of other writers"),
+            }
+        }
+        let count = self.append_whole(to, bytes)?;
+        self.say_where(to, offset + count as u64);
+        Ok(count)
+    }
+
+    /// Appends what is held and `rest` behind it, by one write. Returns how much of `rest` was taken.
+    fn land(&self, to: &mut Appendable, held: &mut Option<Piece>, rest: &[u8]) -> Result<usize> {
+        let Some(piece) = held else { return Ok(0) };
+        let (_, size) = self.reach(to)?;
+        let mut failure = None;
+        let landed = piece.entry.land(size, rest, |whole| {
+            self.append_whole(to, whole).map_err(|error| {
+                failure = Some(error);
+                io::Error::other("see there")
+            })
+        });
+        let count = landed.map_err(|error| failure.unwrap_or(error.into()))?;
+        if let Some(piece) = held.take() {
+            piece.entry.end();
+        }
+        Ok(count)
+    }
+
+    /// Has a piece land that nothing follows. One that cannot land waits on, and who asks sees the file without it.
+    pub(super) fn land_late(&self, number: NodeNumber) {
+        let _writing = self.writes.lock(number);
+        let mut held = self.pieces().take(number);
+        let Some((next, path)) = held.piece.as_ref().map(|piece| (piece.next, piece.entry.path().to_vec()))
+        else {
+            return;
+        };
+        let landed = self.appendable(number).and_then(|mut to| {
+            self.land(&mut to, &mut held.piece, &[])?;
+            self.say_where(&to, next);
+            if number == SESSION_INDEX { self.look(&[], true) } else { Ok(()) }
+        });
+        if let Err(error) = landed {
+            let path = String::from_utf8_lossy(&path);
+            log::warn!("{error}; the start of a write to {path} is kept and appended as soon as that works");
+            held.try_later();
+        }
+    }
+
+    /// Waits a little for the rest of a write to this file, or has what is there land.
+    pub fn settle(&self, number: NodeNumber) {
+        if self.pieces().must_land(number) {
+            self.land_late(number);
+        }
+    }
+
+    pub(super) fn pieces(&self) -> &Pieces {
+        &self.writes.pieces
+    }
+
+    fn appendable(&self, number: NodeNumber) -> Result<Appendable> {
+        if number == SESSION_INDEX {
+            return Ok(Appendable { file: None, end: 0 });
+        }
+        let file = self.query(|queries| queries.file(number))?.ok_or(FsError::Stale(number))?;
+        Ok(Appendable { file: Some(Box::new(file)), end: 0 })
+    }
+
+    /// Tells the kernel where the end is, if it is elsewhere than where it put the bytes in its pages.
+    fn say_where(&self, to: &Appendable, expected: u64) {
+        if to.end != expected {
+            self.store.news().push([crate::store::change::Change::Node { number: to.number() }]);
+        }
+    }
+
+    /// Appends bytes by one write, to the file that has the path now. Returns how many were taken.
+    fn append_whole(&self, to: &mut Appendable, bytes: &[u8]) -> Result<usize> {
+        for _ in 0..REPLACED_MAX {
+            let (open, _) = self.reach(to)?;
+            let lies = self.store.home().join(&to.path());
+            let count = append_once(&open, bytes).map_err(StoreError::io("append to", &lies))?;
+            let after = open.metadata().map_err(StoreError::io("look at", &lies))?;
+            if after.nlink() > 0 {
+                to.end = after.size();
+                return Ok(count);
+            }
+            // Replaced below between the two looks: the bytes went to a file that nobody can find.
+            self.writes.forget(to.number());
+            self.follow(to)?;
+        }
+        Err(FsError::Stale(to.number()))
+    }
+
+    /// The open file that has the path now, made plain, and its size.
+    fn reach(&self, to: &mut Appendable) -> Result<(Arc<File>, u64)> {
         for attempt in 0..REPLACED_MAX {
             if attempt > 0 {
-                // It was replaced below: by what, the disk says.
-                self.look(&[&file.path], false)?;
-                file = self.query(|queries| queries.file(file.number))?.ok_or(FsError::Stale(file.number))?;
+                self.follow(to)?;
             }
-            let lies = self.store.home().join(&file.path);
-            if file.encoding == Encoding::Zstd && thaw(&lies, ThawTime::Now)? {
-                self.writes.forget(file.number);
+            let (number, lies) = (to.number(), self.store.home().join(&to.path()));
+            if let Some(file) = &to.file
+                && file.encoding == Encoding::Zstd
+                && thaw(&lies, ThawTime::Now)?
+            {
+                self.writes.forget(number);
                 self.look(&[&file.path], false)?;
             }
-            let open = match self.open_to_append(file.number, &lies) {
+            let open = match self.open_to_append(number, &lies) {
                 Err(FsError::Store(StoreError::Io { source, .. }))
                     if source.kind() == io::ErrorKind::NotFound =>
                 {
@@ -726,28 +895,21 @@ impl Fs {
                 }
                 opened => opened?,
             };
-            let before = open.metadata().map_err(StoreError::io("look at", &lies))?;
-            if before.nlink() == 0 {
-                self.writes.forget(file.number);
-                continue;
+            let stat = open.metadata().map_err(StoreError::io("look at", &lies))?;
+            if stat.nlink() > 0 {
+                return Ok((open, stat.size()));
             }
-            if !append && offset != before.size() {
-                return Err(denied(&file.path, "threads are append-only: what is written stays"));
-            }
-            let count = append_once(&open, bytes).map_err(StoreError::io("append to", &lies))?;
-            let after = open.metadata().map_err(StoreError::io("look at", &lies))?;
-            if after.nlink() == 0 {
-                // Replaced below between the two looks: the bytes went to a file that nobody can find.
-                self.writes.forget(file.number);
-                continue;
-            }
-            if after.size() != offset + count as u64 {
-                // They stand elsewhere than where the kernel put them in its pages.
-                self.store.news().push([crate::store::change::Change::Node { number: file.number }]);
-            }
-            return Ok(count);
+            self.writes.forget(number);
         }
-        Err(FsError::Stale(file.number))
+        Err(FsError::Stale(to.number()))
+    }
+
+    /// It was replaced below: by what, the disk says.
+    fn follow(&self, to: &mut Appendable) -> Result<()> {
+        let Some(file) = &mut to.file else { return Ok(()) };
+        self.look(&[&file.path], false)?;
+        **file = self.query(|queries| queries.file(file.number))?.ok_or(FsError::Stale(file.number))?;
+        Ok(())
     }
 
     fn open_to_append(&self, number: NodeNumber, lies: &Path) -> Result<Arc<File>> {
@@ -810,17 +972,11 @@ impl Fs {
     }
 
     fn append_names(&self, offset: u64, bytes: &[u8], append: bool) -> Result<usize> {
-        let lies = self.store.home().session_index();
-        let opened = OpenOptions::new().append(true).open(&lies).map_err(StoreError::io("open", &lies))?;
-        let size = opened.metadata().map_err(StoreError::io("look at", &lies))?.size();
-        if !append && offset != size {
-            return Err(denied(
-                SESSION_INDEX_NAME.as_bytes(),
-                "it is append-only; a tool may replace it by a rename",
-            ));
+        let _writing = self.writes.lock(SESSION_INDEX);
+        let count = self.append_piece(Appendable { file: None, end: 0 }, offset, bytes, append)?;
+        if !self.pieces().has(SESSION_INDEX) {
+            self.look(&[], true)?;
         }
-        let count = append_once(&opened, bytes).map_err(StoreError::io("append to", &lies))?;
-        self.look(&[], true)?;
         Ok(count)
     }
 
@@ -911,6 +1067,7 @@ impl Fs {
     }
 
     fn set_file(&self, file: &FileRow, wanted: &Wanted) -> Result<()> {
+        self.settle(file.number);
         let _writing = self.writes.lock(file.number);
         let file = self.query(|queries| queries.file(file.number))?.ok_or(FsError::Stale(file.number))?;
         let (lies, located) = self.locate(&file)?;
@@ -933,6 +1090,7 @@ impl Fs {
 
     /// Makes what was written survive a power cut. A pending thread stays pending.
     pub fn fsync(&self, number: NodeNumber, data_only: bool) -> Result<()> {
+        self.settle(number);
         match self.node(number)? {
             Node::File(file) => {
                 let (lies, located) = self.locate(&file)?;

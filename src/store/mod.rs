@@ -14,6 +14,7 @@ pub mod error;
 pub mod failpoint;
 pub mod fork;
 pub mod git;
+pub mod held;
 pub mod home;
 pub mod index;
 mod indexer;
@@ -42,6 +43,7 @@ use backfill::Progress;
 use change::News;
 use content::ContentCache;
 use error::Result;
+use held::{Journal, Replayed};
 use home::{Home, INDEX_NAME, StateLock};
 use index::Index;
 use indexer::Indexer;
@@ -121,6 +123,16 @@ impl Store {
         } else {
             let lock = StateLock::take(&state_dir, home.root(), &options.purpose)?;
             let writer = Writer::open(&path, placing)?;
+            let replayed = Journal::new(&state_dir).replay(&areas);
+            if replayed != Replayed::default() {
+                log::warn!(
+                    "{} writes were cut when the last daemon ended: {} of them are written now, {} were there, {} are kept",
+                    replayed.appended + replayed.present + replayed.kept,
+                    replayed.appended,
+                    replayed.present,
+                    replayed.kept
+                );
+            }
             let indexer = Indexer::start(
                 &home,
                 &areas,

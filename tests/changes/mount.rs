@@ -66,7 +66,7 @@ impl Mount {
     pub fn start(&mut self, flags: &[&str]) {
         let log = fs::File::options().create(true).append(true).open(self.log_file()).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_rolloutfs"))
-            .args(["-vv", "mount", "-f", "--write"])
+            .args(["-vv", "mount", "-f"])
             .args(flags)
             .args([&self.home(), &self.at])
             .stdin(Stdio::null())

@@ -124,6 +124,7 @@ fn task(place: &Place, run: u64, thread: &Thread, random: &mut Random) -> Task {
         bytes: (260, if random.below(3) == 0 { 6000 } else { 600 }),
         notes: place.notes().join(format!("{run}-{}", thread.number)),
         sync_each: 0,
+        heals: true,
     }
 }
 

@@ -124,7 +124,7 @@ impl Daemon {
         let log = mnt.with_file_name("daemon.log");
         let errors = OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_rolloutfs"));
-        command.args(["mount", "-f", "--write"]).args(arguments).arg(home).arg(mnt);
+        command.args(["mount", "-f"]).args(arguments).arg(home).arg(mnt);
         command.envs(environment.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         let child = command.spawn().unwrap();
@@ -285,31 +285,46 @@ pub struct Task {
     pub notes: PathBuf,
     /// Sync after each so many lines; 0 for never.
     pub sync_each: u64,
+    /// A cut line at the end gets its newline before the first line.
+    pub heals: bool,
 }
 
 /// Starts a process that does all tasks at once, a thread each.
-pub fn start_writer(tasks: &[Task]) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+pub fn start_writer(tasks: &[Task]) -> Writer {
+    let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "harness::the_child_that_writes", "--nocapture", "--test-threads=1"])
         .env(WRITER, serde_json::to_string(tasks).unwrap())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
-        .unwrap()
+        .unwrap();
+    Writer(child)
+}
+
+/// A writer's process. It ends with its test.
+pub struct Writer(Child);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Waits for a writer; a writer that waits for good is a failure.
-pub fn await_writer(mut child: Child) {
-    let end = Instant::now() + WRITER_END_MAX;
+pub fn await_writer(writer: Writer) {
+    await_writer_within(writer, WRITER_END_MAX);
+}
+
+/// Waits for a writer that has much to do.
+pub fn await_writer_within(mut writer: Writer, at_most: Duration) {
+    let end = Instant::now() + at_most;
     loop {
-        if let Some(status) = child.try_wait().unwrap() {
+        if let Some(status) = writer.0.try_wait().unwrap() {
             assert!(status.success(), "the writer: {status}");
             return;
         }
-        if Instant::now() >= end {
-            let _ = child.kill();
-            panic!("the writer waits for good");
-        }
+        assert!(Instant::now() < end, "the writer waits for good");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -339,7 +354,9 @@ fn work(task: &Task) {
         Err(error) => return note(format!("e 0 {}\n", error.raw_os_error().unwrap_or(0))),
     };
     note("o\n".to_owned());
-    if let Err(error) = heal(&mut file) {
+    if task.heals
+        && let Err(error) = heal(&mut file)
+    {
         return note(format!("e 0 {}\n", error.raw_os_error().unwrap_or(0)));
     }
     let mut random = Random::new(task.writer ^ (task.first << 20) ^ 0x1234_5678);

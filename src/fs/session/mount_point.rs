@@ -125,7 +125,9 @@ pub fn clear_dead(mountpoint: &Path) -> Result<bool, MountError> {
 /// statfs rather than stat, because the kernel answers stat from its cache. It asks the daemon only on
 /// behalf of the user who mounted (or of all, with `allow_other`), so root asks in that user's name.
 pub(super) fn is_dead(path: &Path, info: &MountInfo) -> bool {
-    let is_not_connected = |error: &io::Error| error.raw_os_error() == Some(libc::ENOTCONN);
+    // ECONNABORTED: it ended while we asked.
+    let is_not_connected =
+        |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED));
     // Opening just the place needs no right to the mount, and no answer of its daemon.
     let place = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(path);
     let place = match place {
