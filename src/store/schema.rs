@@ -17,8 +17,10 @@ pub const SCHEMA_VERSION: u32 = 3;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// SQLite's own cache of a read connection, in KiB.
 const PAGE_CACHE_KIB: i64 = 4 * 1024;
-/// SQLite's own cache of the writer, in KiB: it touches every index of the table.
-const WRITER_CACHE_KIB: i64 = 32 * 1024;
+/// SQLite's own cache of the writer, in KiB: a first reading touches every index of the table.
+const WRITER_CACHE_KIB: i64 = 64 * 1024;
+/// The same once all is read: changes come one by one.
+const WRITER_CACHE_RESTING_KIB: i64 = 8 * 1024;
 /// Pages of the write-ahead log after which it is written back: most pages are changed again and again by a first reading.
 const CHECKPOINT_PAGES: i64 = 8000;
 /// How many moved-aside indexes are kept.
@@ -143,6 +145,21 @@ fn try_open_writer(path: &Path, views_version: u32) -> std::result::Result<Conne
     }
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('closed_cleanly', 0)", []).map_err(classify)?;
     Ok(connection)
+}
+
+/// The writer needs its large cache no longer.
+pub fn rest_writer(connection: &Connection) {
+    let shrunk = connection
+        .pragma_update(None, "cache_size", -WRITER_CACHE_RESTING_KIB)
+        .and_then(|()| connection.execute_batch("PRAGMA shrink_memory"));
+    if let Err(error) = shrunk {
+        log::debug!("the cache of the index stays large: {error}");
+    }
+    // SAFETY: it only gives free memory of the allocator back to the system.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 fn closed_cleanly(connection: &Connection) -> rusqlite::Result<bool> {

@@ -102,6 +102,11 @@ impl Writer {
         Ok((answer, changes))
     }
 
+    /// Most is done: gives back the memory that a first reading is quicker with.
+    pub(super) fn rest(&self) {
+        schema::rest_writer(&self.connection);
+    }
+
     /// Closes the index so that the next start can trust it.
     pub(super) fn close(self) {
         schema::close_writer(self.connection);
