@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "record",
     "mount",
     "unmount",
@@ -27,6 +27,7 @@ const COMMANDS: [&str; 19] = [
     "trash",
     "status",
     "pending",
+    "persist",
     "doctor",
     "sample-home",
     "completions",

@@ -22,6 +22,13 @@ Examples:
 
 A running mount shows the change at once. Nothing is replaced; names, times and content stay.")]
 pub(super) struct ArchiveArgs {
+    #[command(flatten)]
+    pub which: MovedArgs,
+}
+
+/// Which threads are moved, and how.
+#[derive(Args, Clone, Debug)]
+pub(super) struct MovedArgs {
     /// Which home.
     #[command(flatten)]
     pub home: HomeArgs,
@@ -42,7 +49,7 @@ pub(super) struct ArchiveArgs {
 /// [`crate::store::error::StoreError::NotFound`] before anything is moved; as [`archive::archive`] for the first
 /// thread that could not be moved.
 pub(super) fn run(args: &ArchiveArgs) -> Result<()> {
-    move_all(&args.home, &args.threads, args.force, args.json, Way::Archive)
+    move_all(&args.which, Way::Archive)
 }
 
 /// What a thread is called, in one line that is not too long.
@@ -73,19 +80,19 @@ struct Outcome {
 }
 
 /// Moves all files of each thread. All threads are looked up before the first is moved.
-pub(super) fn move_all(home: &HomeArgs, threads: &[String], force: bool, json: bool, way: Way) -> Result<()> {
-    let source = home.source()?;
+pub(super) fn move_all(args: &MovedArgs, way: Way) -> Result<()> {
+    let source = args.home.source()?;
     let mut items: Vec<ListItem> = Vec::new();
-    for thread in threads {
+    for thread in &args.threads {
         let item = source.find(thread)?;
         if !items.iter().any(|other| other.id == item.id) {
             items.push(item);
         }
     }
     for item in &items {
-        let outcome = move_thread(source.home(), item, force, way)?;
+        let outcome = move_thread(source.home(), item, args.force, way)?;
         to_stdout(|out| {
-            if json {
+            if args.json {
                 return write_json_line(out, &outcome);
             }
             let label = short_label(item);
@@ -195,7 +202,8 @@ pub(super) mod tests {
     #[test]
     fn nothing_is_moved_unless_all_threads_are_known() {
         let (dir, home) = made(false);
-        let refused = move_all(&home, &["planb".into(), "other".into()], false, true, Way::Archive);
+        let threads = vec!["planb".into(), "other".into()];
+        let refused = move_all(&MovedArgs { home, threads, force: false, json: true }, Way::Archive);
         assert!(matches!(refused, Err(StoreError::NotFound { .. })), "{refused:?}");
         assert!(!dir.path().join("archived_sessions").exists());
     }

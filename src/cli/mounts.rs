@@ -1,14 +1,9 @@
-//! Which mounts of ours are there? `/proc/self/mountinfo`, read without touching a mount, which may be dead.
+//! Which mounts of ours are there? As the kernel lists them, without touching a mount, which may be dead.
 
-use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// The type that our mounts have.
-const FS_TYPE: &[u8] = b"fuse.rolloutfs";
-/// Digits of the kernel's escapes for space, tab, newline and backslash.
-const OCTAL_DIGITS: usize = 3;
+use crate::fs::session::{self, MountInfo};
 
 /// A mount of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +16,7 @@ pub(crate) struct Mount {
 
 /// All mounts of ours, as the kernel lists them; none where `/proc` is not there.
 pub(crate) fn ours() -> Vec<Mount> {
-    fs::read("/proc/self/mountinfo").map(|table| parse(&table)).unwrap_or_default()
+    ours_of(session::mounts())
 }
 
 /// The first mount of this home (a canonical path).
@@ -41,32 +36,9 @@ pub(crate) fn containing<'m>(mounts: &'m [Mount], path: &Path) -> Option<&'m Mou
     mounts.iter().find(|mount| path.starts_with(&mount.mount_point))
 }
 
-fn parse(table: &[u8]) -> Vec<Mount> {
-    table.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
-}
-
-/// One line: `id parent major:minor root mountpoint options [tags] - type source super-options`.
-fn parse_line(line: &[u8]) -> Option<Mount> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let mount_point = fields.nth(4)?;
-    fields.find(|field| *field == b"-")?;
-    if fields.next()? != FS_TYPE {
-        return None;
-    }
-    let source = fields.next()?;
-    Some(Mount { mount_point: unescape(mount_point).into(), home: unescape(source).into() })
-}
-
-fn unescape(field: &[u8]) -> OsString {
-    let mut decoded = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, tail)) = rest.split_first() {
-        let octal = tail.get(..OCTAL_DIGITS).filter(|_| first == b'\\');
-        let byte = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        decoded.push(byte.unwrap_or(first));
-        rest = if byte.is_some() { &tail[OCTAL_DIGITS..] } else { tail };
-    }
-    OsString::from_vec(decoded)
+fn ours_of(mounts: Vec<MountInfo>) -> Vec<Mount> {
+    let ours = mounts.into_iter().filter(|info| info.fs_type == session::FS_TYPE);
+    ours.map(|info| Mount { mount_point: info.mount_point, home: info.source.into() }).collect()
 }
 
 #[cfg(test)]
@@ -83,7 +55,7 @@ broken
     #[test]
     fn finds_ours_only() {
         let mount = |at: &str, home: &str| Mount { mount_point: at.into(), home: home.into() };
-        let mounts = parse(TABLE);
+        let mounts = ours_of(session::parse_mounts(TABLE));
         assert_eq!(mounts, [mount("/mnt/a b", "/home/u/my codex"), mount("/mnt/c\\", "/h")]);
         assert_eq!(containing(&mounts, Path::new("/mnt/a b/sessions")), mounts.first());
         assert_eq!(containing(&mounts, Path::new("/mnt/a bc")), None);

@@ -67,6 +67,7 @@ fn rename(args: &NameArgs) -> Result<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::super::archive::tests::{ID, made};
+    use super::super::archive::{MovedArgs, Way, move_all};
     use super::*;
     use crate::store::error::StoreError;
 
@@ -74,14 +75,9 @@ mod tests {
     #[test]
     fn a_thread_is_found_by_its_new_name_wherever_it_is() {
         let (_dir, home) = made(false);
-        super::super::archive::move_all(
-            &home,
-            &["planb".into()],
-            false,
-            true,
-            super::super::archive::Way::Archive,
-        )
-        .unwrap();
+        let archived =
+            MovedArgs { home: home.clone(), threads: vec!["planb".into()], force: false, json: true };
+        move_all(&archived, Way::Archive).unwrap();
         let args = |thread: &str, name: &str| NameArgs {
             home: home.clone(),
             thread: thread.to_owned(),

@@ -40,6 +40,13 @@ pub(super) struct PendingArgs {
     action: Action,
 }
 
+/// Give pending threads their place in the home: `pending persist` in one word
+#[derive(Args, Clone, Debug)]
+pub(super) struct PersistArgs {
+    #[command(flatten)]
+    selection: Selection,
+}
+
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
     /// List them
@@ -89,6 +96,14 @@ struct Spool {
     state_dir: PathBuf,
     areas: Areas,
     mount: Option<Mount>,
+}
+
+/// Runs `rolloutfs persist`.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn persist(args: &PersistArgs) -> Result<(), CliError> {
+    run(&PendingArgs { action: Action::Persist(args.selection.clone()) })
 }
 
 /// Runs the command.

@@ -309,7 +309,7 @@ pub fn generate(dir: &Path, options: &SampleOptions, progress: &(dyn Fn(u64) + S
     Ok(summary)
 }
 
-/// The arguments of `rolloutfs sample-home`.
+/// Make a home with threads of every kind, to try things on and to measure
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -2,8 +2,7 @@
 
 use clap::Args;
 
-use super::archive::{Way, move_all};
-use super::home_args::HomeArgs;
+use super::archive::{MovedArgs, Way, move_all};
 use crate::store::error::Result;
 
 /// Moves threads out of the archive, to the date folder of their name; they are the last changed then, as in Codex.
@@ -13,18 +12,8 @@ Examples:
   rolloutfs unarchive planb               a thread by its name
   rolloutfs list --archived               which there are")]
 pub(super) struct UnarchiveArgs {
-    /// Which home.
     #[command(flatten)]
-    pub home: HomeArgs,
-    /// Threads, each as `show` takes it: an id, the beginning or the last 8 digits of it, a name, or a path
-    #[arg(value_name = "THREAD", required = true)]
-    pub threads: Vec<String>,
-    /// Also a thread that Codex is writing
-    #[arg(long)]
-    pub force: bool,
-    /// One JSON object a thread
-    #[arg(long)]
-    pub json: bool,
+    pub which: MovedArgs,
 }
 
 /// Runs the command.
@@ -32,5 +21,5 @@ pub(super) struct UnarchiveArgs {
 /// # Errors
 /// As `archive`.
 pub(super) fn run(args: &UnarchiveArgs) -> Result<()> {
-    move_all(&args.home, &args.threads, args.force, args.json, Way::Unarchive)
+    move_all(&args.which, Way::Unarchive)
 }

@@ -7,6 +7,9 @@
 //! ECONNABORTED, and everything else follows.
 
 use std::ffi::CString;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -14,6 +17,10 @@ use super::is_mounted;
 
 /// Where the kernel shows connections by the minor number of their device, if it is mounted.
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
+/// Of `linux/mount.h`; libc has them not.
+const FSOPEN_CLOEXEC: libc::c_uint = 1;
+const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 /// The signal by which the kernel tells the guard.
 const TOLD_BY: libc::c_int = libc::SIGUSR1;
 
@@ -26,7 +33,8 @@ pub struct Guard {
 /// What the guard needs, made before the fork: after it nothing may be allocated.
 struct Orders {
     target: CString,
-    abort: CString,
+    /// The file that ends the connection when it is written to.
+    abort: Option<OwnedFd>,
     mount_id: Option<u64>,
     parent: libc::pid_t,
 }
@@ -38,8 +46,11 @@ impl Guard {
         let info = is_mounted(mountpoint)?;
         let minor = info.minor;
         let target = CString::new(mountpoint.as_os_str().as_bytes()).ok()?;
-        let abort = CString::new(format!("{CONNECTIONS}/{minor}/abort")).ok()?;
-        let mount_id = mount_id(&target);
+        let abort = open_abort(minor);
+        if let Err(error) = &abort {
+            log::debug!("the guard cannot abort the connection by its file: {error}");
+        }
+        let (abort, mount_id) = (abort.ok(), mount_id(&target));
         let orders = Orders { target, abort, mount_id, parent: std::process::id() as libc::pid_t };
         // SAFETY: the child makes system calls alone, which are async-signal-safe, and never returns.
         match unsafe { libc::fork() } {
@@ -64,11 +75,49 @@ impl Drop for Guard {
 }
 
 /// The child. It holds no descriptor, or it would keep the mount and the lock of the home alive itself.
+/// Opens the file that ends the connection of this device.
+fn open_abort(minor: u32) -> io::Result<OwnedFd> {
+    let open = |path: &Path| OpenOptions::new().write(true).open(path).map(OwnedFd::from);
+    match open(Path::new(&format!("{CONNECTIONS}/{minor}/abort"))) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Not mounted here. Root has a mount of its own, which is nowhere in the tree.
+            let control = mount_control()?;
+            open(Path::new(&format!("/proc/self/fd/{}/{minor}/abort", control.as_raw_fd())))
+        }
+        opened => opened,
+    }
+}
+
+/// Mounts the files that control connections, at no place; needs root, and Linux 5.2.
+fn mount_control() -> io::Result<OwnedFd> {
+    let owned = |fd: libc::c_long| match fd {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: a descriptor that was opened just now, and that nobody else has.
+        fd => Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+    };
+    // SAFETY: system calls with integers, a string and null pointers, as their manual pages want them.
+    unsafe {
+        let context = owned(libc::syscall(libc::SYS_fsopen, c"fusectl".as_ptr(), FSOPEN_CLOEXEC))?;
+        let (none, number) = (std::ptr::null::<libc::c_char>(), context.as_raw_fd());
+        if libc::syscall(libc::SYS_fsconfig, number, FSCONFIG_CMD_CREATE, none, none, 0) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        owned(libc::syscall(libc::SYS_fsmount, number, FSMOUNT_CLOEXEC, 0))
+    }
+}
+
 fn stand_guard(orders: &Orders) -> ! {
     // SAFETY: system calls with integers, and with strings and sets that outlive them.
     unsafe {
         libc::setsid();
-        libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0);
+        // All but the one that ends the connection: others may be pipes that somebody waits on.
+        let kept = orders.abort.as_ref().map_or(libc::c_uint::MAX, |abort| abort.as_raw_fd() as libc::c_uint);
+        if kept > 0 {
+            libc::syscall(libc::SYS_close_range, 0, kept - 1, 0);
+        }
+        if kept < libc::c_uint::MAX {
+            libc::syscall(libc::SYS_close_range, kept + 1, libc::c_uint::MAX, 0);
+        }
         libc::prctl(libc::PR_SET_NAME, c"guard".as_ptr());
         let mut told: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&mut told);
@@ -80,12 +129,14 @@ fn stand_guard(orders: &Orders) -> ! {
         if libc::getppid() == orders.parent {
             libc::sigwaitinfo(&told, std::ptr::null_mut());
         }
-        if orders.mount_id.is_some() && mount_id(&orders.target) == orders.mount_id {
-            let abort = libc::open(orders.abort.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-            if abort < 0 || libc::write(abort, c"1".as_ptr().cast(), 1) != 1 {
-                // Without that file root can still do it. It says EBUSY when it is done: the mount itself stays.
-                libc::umount2(orders.target.as_ptr(), libc::MNT_FORCE | libc::UMOUNT_NOFOLLOW);
-            }
+        let aborted = orders
+            .abort
+            .as_ref()
+            .is_some_and(|abort| libc::write(abort.as_raw_fd(), c"1".as_ptr().cast(), 1) == 1);
+        if !aborted && orders.mount_id.is_some() && mount_id(&orders.target) == orders.mount_id {
+            // Root can still do it without that file. It says EBUSY and leaves the mount; where nobody uses the mount it
+            // takes it away too.
+            libc::umount2(orders.target.as_ptr(), libc::MNT_FORCE | libc::UMOUNT_NOFOLLOW);
         }
         libc::_exit(0)
     }

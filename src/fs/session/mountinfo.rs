@@ -55,11 +55,20 @@ pub fn is_mounted(mountpoint: &Path) -> Option<MountInfo> {
     topmost(&table, &path)
 }
 
+/// All mounts, as the kernel lists them; none where `/proc` cannot be read.
+pub fn mounts() -> Vec<MountInfo> {
+    fs::read("/proc/self/mountinfo").map(|table| parse(&table)).unwrap_or_default()
+}
+
+/// The mounts in the text of a mountinfo file.
+pub fn parse(table: &[u8]) -> Vec<MountInfo> {
+    table.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
+}
+
 /// The topmost mount at `path` in the text of a mountinfo file.
 fn topmost(table: &[u8], path: &Path) -> Option<MountInfo> {
     // The kernel lists a mount after those it was stacked on.
-    let lines = table.split(|byte| *byte == b'\n').rev();
-    lines.filter_map(parse_line).find(|info| info.mount_point == path)
+    parse(table).into_iter().rev().find(|info| info.mount_point == path)
 }
 
 /// One line: `id parent major:minor root mountpoint options [tags] - type source super-options`.
