@@ -72,6 +72,31 @@ pub enum EntryNode {
     },
 }
 
+/// What tells whether a file changed.
+pub(super) struct KnownFile {
+    /// SQLite's row id.
+    pub(super) row: i64,
+    /// What it is.
+    pub(super) kind: RowKind,
+    /// Logical path below the home.
+    pub(super) path: Vec<u8>,
+    /// Where it lies.
+    pub(super) area: Area,
+    /// How it lies there.
+    pub(super) encoding: Encoding,
+    /// When it was last looked at.
+    pub(super) disk: DiskStat,
+    /// How far it was read.
+    pub(super) state: ReadState,
+}
+
+impl KnownFile {
+    /// The last component of the path.
+    pub(super) fn name(&self) -> &[u8] {
+        super::tree::split_path(&self.path).1
+    }
+}
+
 /// Totals over all rollouts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
@@ -265,6 +290,31 @@ impl Queries<'_> {
         self.all(&sql, [dir.to_sql()], full_row)
     }
 
+    /// What is known of the files that lie directly in a directory of the home, in the order of their names: as little as tells
+    /// whether they changed, for there may be very many.
+    pub(super) fn known_files(&self, dir: NodeNumber) -> rusqlite::Result<Vec<KnownFile>> {
+        let sql = "SELECT r.row, r.kind, r.path, r.area, r.encoding, r.size_bytes, r.mtime_ns, r.device, r.inode, r.state \
+             FROM entries e JOIN rollouts r ON r.row = e.row WHERE e.dir = ?1 AND e.slot < 8";
+        let mut known = self.all(sql, [dir.to_sql()], |row| {
+            Ok(KnownFile {
+                row: row.get(0)?,
+                kind: kind_of(row.get(1)?),
+                path: row.get(2)?,
+                area: area_of(row.get(3)?),
+                encoding: encoding_of(row.get(4)?),
+                disk: DiskStat {
+                    size_bytes: unsigned(row, 5)?,
+                    mtime_ns: row.get(6)?,
+                    device: unsigned(row, 7)?,
+                    inode: unsigned(row, 8)?,
+                },
+                state: state_of(row.get(9)?),
+            })
+        })?;
+        known.sort_unstable_by(|one, other| one.name().cmp(other.name()));
+        Ok(known)
+    }
+
     /// The directories directly below another.
     pub fn child_dirs(&self, parent: NodeNumber) -> rusqlite::Result<Vec<DirRow>> {
         self.all(
@@ -439,16 +489,40 @@ fn dir_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<DirRow> {
     })
 }
 
+fn kind_of(value: i64) -> RowKind {
+    match value {
+        0 => RowKind::Rollout,
+        1 => RowKind::Stray,
+        _ => RowKind::Missing,
+    }
+}
+
+fn encoding_of(value: i64) -> Encoding {
+    if value == 0 { Encoding::Plain } else { Encoding::Zstd }
+}
+
+fn state_of(value: i64) -> ReadState {
+    match value {
+        0 => ReadState::Unread,
+        1 => ReadState::Read,
+        _ => ReadState::Failed,
+    }
+}
+
+fn area_of(value: i64) -> Area {
+    match value {
+        0 => Area::Home,
+        1 => Area::Pending,
+        _ => Area::Scratch,
+    }
+}
+
 /// Reads [`FILE_COLUMNS`].
 pub(super) fn file_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<FileRow> {
     Ok(FileRow {
         row: row.get(0)?,
         number: NodeNumber::from_sql(row.get(1)?),
-        kind: match row.get::<_, i64>(2)? {
-            0 => RowKind::Rollout,
-            1 => RowKind::Stray,
-            _ => RowKind::Missing,
-        },
+        kind: kind_of(row.get(2)?),
         path: row.get(3)?,
         thread_id: thread_id(row, 4)?,
         rollout_id: thread_id(row, 5)?,
@@ -459,7 +533,7 @@ pub(super) fn file_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<FileRow> {
         duplicate: row.get(10)?,
         name: row.get(11)?,
         listed_name: row.get(12)?,
-        encoding: if row.get::<_, i64>(13)? == 0 { Encoding::Plain } else { Encoding::Zstd },
+        encoding: encoding_of(row.get(13)?),
         disk: DiskStat {
             size_bytes: unsigned(row, 14)?,
             mtime_ns: row.get(15)?,
@@ -467,19 +541,11 @@ pub(super) fn file_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<FileRow> {
             inode: unsigned(row, 17)?,
         },
         decoded_bytes: row.get::<_, Option<i64>>(18)?.map(|bytes| bytes as u64),
-        state: match row.get::<_, i64>(19)? {
-            0 => ReadState::Unread,
-            1 => ReadState::Read,
-            _ => ReadState::Failed,
-        },
+        state: state_of(row.get(19)?),
         torn: row.get(20)?,
         bare: row.get(21)?,
         parse_errors: unsigned(row, 22)?,
-        area: match row.get::<_, i64>(23)? {
-            0 => Area::Home,
-            1 => Area::Pending,
-            _ => Area::Scratch,
-        },
+        area: area_of(row.get(23)?),
     })
 }
 
