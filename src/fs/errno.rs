@@ -31,6 +31,7 @@ fn store_errno(error: &StoreError) -> (i32, Level) {
         }
         StoreError::Index { source, .. } => match source.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => (libc::ENOSPC, Level::Warn),
+            Some(rusqlite::ErrorCode::ReadOnly) => (libc::EROFS, Level::Warn),
             _ => (libc::EIO, Level::Error),
         },
         // Its bytes cannot be had; the file is listed in health/unreadable.
@@ -51,6 +52,8 @@ fn of_kind(kind: std::io::ErrorKind) -> i32 {
         std::io::ErrorKind::NotADirectory => libc::ENOTDIR,
         std::io::ErrorKind::AlreadyExists => libc::EEXIST,
         std::io::ErrorKind::NotFound => libc::ENOENT,
+        // A write that was taken in part.
+        std::io::ErrorKind::StorageFull => libc::ENOSPC,
         _ => libc::EIO,
     }
 }
@@ -70,6 +73,10 @@ mod tests {
             action: "read",
             path: "f".into(),
             source: io::Error::from_raw_os_error(errno),
+        };
+        let index = |code| {
+            let source = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            FsError::from(StoreError::Index { path: "i".into(), source })
         };
         let table: Vec<(FsError, i32)> = vec![
             (FsError::NoEntry { dir: node, name: text() }, libc::ENOENT),
@@ -94,6 +101,18 @@ mod tests {
                 libc::ENOTDIR,
             ),
             (StoreError::Index { path: "i".into(), source: rusqlite::Error::InvalidQuery }.into(), libc::EIO),
+            (index(rusqlite::ffi::SQLITE_FULL), libc::ENOSPC),
+            (index(rusqlite::ffi::SQLITE_READONLY), libc::EROFS),
+            (index(rusqlite::ffi::SQLITE_IOERR), libc::EIO),
+            (
+                StoreError::Io {
+                    action: "append to",
+                    path: "f".into(),
+                    source: io::Error::new(io::ErrorKind::StorageFull, "3 of 9 bytes written"),
+                }
+                .into(),
+                libc::ENOSPC,
+            ),
             (StoreError::Damaged { path: "f".into(), reason: text() }.into(), libc::EIO),
             (StoreError::NotAHome { path: "h".into(), reason: text() }.into(), libc::EIO),
             (StoreError::Busy { path: "h".into(), holder: text(), remedy: text() }.into(), libc::EBUSY),

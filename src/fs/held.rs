@@ -2,7 +2,7 @@
 //!
 //! The kernel cuts a write at the first border of a page (and a long one at others), answers nobody until all is taken, and
 //! sends the pieces one after the other. A piece that may have been cut is kept (`store::held`) until the next one comes,
-//! so that a line lands by one write. It lands alone when none comes: after [`HOLD_MAX`], or soon after somebody asks for
+//! so that a line lands by one write. It lands alone when none comes: after `HOLD_MAX`, or soon after somebody asks for
 //! the file. Who asks is answered when it has landed; no worker waits for that, for the rest needs one.
 
 use std::collections::HashMap;
@@ -226,7 +226,7 @@ impl Landing {
         let of_thread = fs.clone();
         let work = move || {
             while let Some(number) = of_thread.pieces().next_due() {
-                of_thread.land_late(number);
+                let _ = of_thread.land_late(number);
             }
         };
         let thread = std::thread::Builder::new().name("held".into()).spawn(work)?;
@@ -241,7 +241,7 @@ impl Drop for Landing {
             let _ = thread.join();
         }
         for number in self.fs.pieces().numbers() {
-            self.fs.land_late(number);
+            let _ = self.fs.land_late(number);
         }
     }
 }

@@ -31,6 +31,7 @@ use threads::Versions;
 use write::{Materialise, Removal, Writes};
 
 use crate::store::Store;
+use crate::store::archive;
 use crate::store::areas::Area;
 use crate::store::content::{self, Encoding, Located};
 use crate::store::error::StoreError;
@@ -39,6 +40,7 @@ use crate::store::home::SESSION_INDEX_NAME;
 use crate::store::index::{DirRow, Entry, EntryNode, Queries};
 use crate::store::node::{COOKIE_FIRST, NodeClass, NodeNumber, cookie_of};
 use crate::store::placing::{FILES, Placing, ViewCode, entry_number};
+use crate::store::rollout::RolloutName;
 use crate::store::row::{DiskStat, FileRow, Row, RowKind};
 use crate::views::{LATEST, Views, link_target, name, readme, threads as thread_lines};
 
@@ -437,11 +439,25 @@ impl Fs {
         if let Ok((area, located)) = self.store.areas().locate(&file.path) {
             return Ok((self.store.areas().join(area, &file.path), only_own(file, located)?));
         }
+        // Or it was archived or taken back, and the index does not know yet.
+        if let Some(found) = self.locate_moved(file) {
+            return Ok(found);
+        }
         match content::locate(&logical).and_then(own) {
             Ok(located) => Ok((logical, located)),
             Err(StoreError::NotFound { .. }) => Err(FsError::Stale(file.number)),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The same file in the archive, or back from there.
+    fn locate_moved(&self, file: &FileRow) -> Option<(std::path::PathBuf, Located)> {
+        let name = RolloutName::parse(file.file_name())?;
+        let other = self.store.home().join(&archive::other_path(&name, &file.path));
+        let located = content::locate_now(&other).ok()?;
+        let found = DiskStat::of(&located.stat);
+        let same = (found.device, found.inode) == (file.disk.device, file.disk.inode);
+        same.then_some((other, located))
     }
 
     /// A file's attributes, from the disk. A compressed file whose size nobody knows is decoded for it.

@@ -7,7 +7,7 @@
 //! user message materialises it; a scratch file is a tool's temporary and may be written in any way.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -93,10 +93,14 @@ pub(super) struct Writes {
     pieces: Pieces,
     /// Pending threads: how far their lines were looked at.
     seen: Mutex<std::collections::HashMap<NodeNumber, Trigger>>,
+    /// Files whose folders were synced: where they lay, and which file it was. The next fsync leaves the folders alone.
+    placed: Mutex<lru::LruCache<NodeNumber, (PathBuf, u64, u64)>>,
 }
 
 /// Descriptors kept open for writing.
 const OPEN_MAX: std::num::NonZeroUsize = std::num::NonZeroUsize::new(128).expect("not zero");
+/// Files remembered whose folders were synced.
+const PLACED_MAX: std::num::NonZeroUsize = std::num::NonZeroUsize::new(1024).expect("not zero");
 
 impl Writes {
     /// With nothing written yet.
@@ -106,6 +110,7 @@ impl Writes {
             open: Mutex::new(lru::LruCache::new(OPEN_MAX)),
             pieces: Pieces::new(journal),
             seen: Mutex::default(),
+            placed: Mutex::new(lru::LruCache::new(PLACED_MAX)),
         }
     }
 
@@ -127,6 +132,16 @@ impl Writes {
 
     pub(super) fn forget(&self, number: NodeNumber) {
         self.open.lock().unwrap_or_else(|poison| poison.into_inner()).pop(&number);
+    }
+
+    /// The file gets another place: what is known of the one it had holds no longer.
+    fn leave(&self, number: NodeNumber) {
+        self.forget(number);
+        self.placed().pop(&number);
+    }
+
+    fn placed(&self) -> MutexGuard<'_, lru::LruCache<NodeNumber, (PathBuf, u64, u64)>> {
+        self.placed.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 }
 
@@ -261,10 +276,30 @@ impl Fs {
             .map_err(|_| FsError::NoEntry { dir: parent, name: String::from_utf8_lossy(name).into_owned() })
     }
 
-    /// Has the index follow what this call changed, and the call wait until the kernel knows.
+    /// Has the index follow what this call changed, and the call wait until the kernel knows. An index that cannot be
+    /// written is no error of the call, which is on disk: the indexer says what the trouble is, and follows later.
     fn look(&self, paths: &[&[u8]], names: bool) -> Result<()> {
+        match self.look_or_fail(paths, names) {
+            Err(FsError::Store(error @ StoreError::Index { .. })) => {
+                log::debug!("{error}; the change is on disk and is followed later");
+                Ok(())
+            }
+            looked => looked,
+        }
+    }
+
+    /// The same for a call that can only be answered from the index, and undoes what it did.
+    fn look_or_fail(&self, paths: &[&[u8]], names: bool) -> Result<()> {
         super::epoch::mark_changed();
         Ok(self.store.look_now(paths.iter().map(|path| path.to_vec()).collect(), names)?)
+    }
+
+    /// A row with the area that the disk tells: a thread may have got its place, and the index not know yet.
+    fn as_it_lies(&self, file: &FileRow) -> FileRow {
+        match self.store.areas().locate(&file.path) {
+            Ok((area, located)) => FileRow { area, encoding: located.encoding, ..file.clone() },
+            Err(_) => file.clone(),
+        }
     }
 
     // ---- making --------------------------------------------------------------------------------
@@ -285,14 +320,15 @@ impl Fs {
             Form::Names => {
                 make_file(&self.store.home().session_index(), mode)?;
                 self.look(&[], true)?;
+                self.found(parent, name)
             }
             Form::Scratch => {
                 self.make_spooled(Area::Scratch, &target.path, mode)?;
-                self.look(&[&target.path], false)?;
+                self.found_or_unmade(parent, &target)
             }
             Form::Compressed(_) => {
                 let why = "write the thread plain, or write a temporary name and rename it to this one";
-                return Err(denied(&target.path, why));
+                Err(denied(&target.path, why))
             }
             Form::Rollout(rollout) => {
                 self.check_id_free(&target, rollout, None)?;
@@ -304,10 +340,21 @@ impl Fs {
                         return Err(error);
                     }
                 }
-                self.look(&[&target.path], false)?;
+                self.found_or_unmade(parent, &target)
             }
         }
-        self.found(parent, name)
+    }
+
+    /// The node of a file that was made just now, or there is none: a node is what the index knows.
+    fn found_or_unmade(&self, parent: NodeNumber, target: &Target) -> Result<Found> {
+        let found = self.look_or_fail(&[&target.path], false).and_then(|()| self.found(parent, &target.name));
+        if found.is_err()
+            && let Ok((_, located)) = self.store.areas().locate(&target.path)
+            && located.stat.size() == 0
+        {
+            let _ = fs::remove_file(&located.path);
+        }
+        found
     }
 
     fn make_spooled(&self, area: Area, path: &[u8], mode: u32) -> Result<()> {
@@ -343,8 +390,12 @@ impl Fs {
         let spooled = self.store.areas().join(Area::Pending, &target.path);
         self.make_spool_folder(&spooled.join("x"))?;
         super::epoch::mark_changed();
-        self.store.list_now(target.dir.path)?;
-        self.found(parent, name)
+        let listed = self.store.list_now(target.dir.path);
+        let found = listed.map_err(FsError::from).and_then(|()| self.found(parent, name));
+        if found.is_err() {
+            let _ = fs::remove_dir(spooled);
+        }
+        found
     }
 
     /// Removes an empty folder.
@@ -377,7 +428,11 @@ impl Fs {
             }
         }
         super::epoch::mark_changed();
-        Ok(self.store.list_now(target.dir.path)?)
+        match self.store.list_now(target.dir.path) {
+            // It is gone, and the index follows later.
+            Err(StoreError::Index { .. }) => Ok(()),
+            listed => Ok(listed?),
+        }
     }
 
     /// Names a thread: `ln -s TARGET by-name/NAME`.
@@ -401,6 +456,8 @@ impl Fs {
             )
         })?;
         self.name_thread(&target, thread)?;
+        // The name is given. Without the index there is no link yet to answer with.
+        self.look_or_fail(&[], true)?;
         self.found(parent, name)
     }
 
@@ -463,7 +520,7 @@ impl Fs {
                 other => other.into(),
             }
         })?;
-        self.look(&[], true)
+        Ok(())
     }
 
     // ---- removing ------------------------------------------------------------------------------
@@ -493,9 +550,10 @@ impl Fs {
     }
 
     fn remove_file(&self, file: &FileRow) -> Result<()> {
-        self.settle(file.number);
+        let _ = self.settle(file.number);
         let _writing = self.writes.lock(file.number);
-        self.writes.forget(file.number);
+        self.writes.leave(file.number);
+        let file = &self.as_it_lies(file);
         let lies = self.store.areas().join(file.area, &file.path);
         if file.area == Area::Home && is_kept_compressed(&lies)? {
             // The last step of Codex's compressor: the thread stays.
@@ -508,7 +566,8 @@ impl Fs {
                 return Err(denied(&file.path, "this mount removes no threads (--rm=deny)"));
             }
             Removal::Trash if is_work => {
-                if file.area == Area::Pending {
+                let was_pending = file.area == Area::Pending;
+                if was_pending {
                     // What was written is somebody's work: it can be taken back from the trash like any thread.
                     self.place(&file.path)?;
                 }
@@ -519,7 +578,15 @@ impl Fs {
                     despite_writer: true,
                 };
                 let paths = companions(self.store.home(), &file.path, false);
-                Trash::new(self.store.home(), self.store.state_dir()).put(&paths, &options)?;
+                let put = Trash::new(self.store.home(), self.store.state_dir()).put(&paths, &options);
+                if put.is_err() && was_pending {
+                    let placed = self.store.home().join(&file.path);
+                    placement::move_no_replace(&placed, &lies, false).unwrap_or_else(|error| {
+                        log::warn!("{error}; the thread was pending, and stays in the home");
+                    });
+                    self.look(&[&file.path], false)?;
+                }
+                put?;
             }
             _ if file.area == Area::Home => {
                 for path in companions(self.store.home(), &file.path, false) {
@@ -556,7 +623,8 @@ impl Fs {
         }
         match node {
             Node::Link { number, .. } if from.dir.path == b"by-name" && to.dir.path == b"by-name" => {
-                self.name_thread(&to, self.thread_of_link(number)?)
+                self.name_thread(&to, self.thread_of_link(number)?)?;
+                self.look(&[], true)
             }
             Node::File(file) if from.dir.path == file.dir_path() => self.move_file(&file, &to, there),
             Node::Dir(_) => Err(denied(&from.path, "folders stay where they are")),
@@ -578,10 +646,11 @@ impl Fs {
             Some(Node::Dir(dir)) => return Err(FsError::IsADirectory(dir.number)),
             Some(_) => return Err(denied(&to.path, "what is made up cannot be replaced")),
         };
-        self.settle(file.number);
-        old.iter().for_each(|old| self.settle(old.number));
+        let _ = self.settle(file.number);
+        old.iter().for_each(|old| drop(self.settle(old.number)));
         let _writing = self.writes.lock_both(file.number, old.as_ref().map(|old| old.number));
-        self.writes.forget(file.number);
+        self.writes.leave(file.number);
+        let file = &self.as_it_lies(file);
         match (file.area, form) {
             (Area::Home, Form::Rollout(rollout)) => self.archive_or_back(file, to, &rollout),
             (Area::Home, _) => {
@@ -599,34 +668,56 @@ impl Fs {
                 self.look(&[&file.path, &to.path], false)
             }
             (area, Form::Compressed(rollout)) => self.place_compressed(file, area, to, &rollout),
-            (area, Form::Rollout(rollout)) => {
-                self.check_id_free(to, &rollout, Some(file.number))?;
-                let replaced = match &old {
-                    Some(old) if old.area == Area::Home => Some(self.remove_file_for(old, &to.path)?),
-                    _ => None,
-                };
-                let from = self.store.areas().join(area, &file.path);
-                let lies = self.store.areas().join(Area::Pending, &to.path);
-                self.make_spool_folder(&lies)?;
-                fs::rename(&from, &lies).map_err(StoreError::io("rename", &from))?;
-                let (flow, _) = Trigger::default().look(&lies).map_err(StoreError::io("read", &lies))?;
-                // What takes the place of a materialised thread is materialised.
-                let at_once = rollout.rollout_id().is_some()
-                    || replaced.is_some()
-                    || self.options.materialise == Materialise::Create;
-                if (flow == trigger::Flow::Materialise || at_once)
-                    && let Err(error) = self.place(&to.path)
-                {
-                    let _ = fs::rename(&lies, &from);
-                    if let Some((trash, item)) = replaced {
-                        trash.restore(&item, None)?;
-                    }
-                    self.look(&[&file.path, &to.path], false)?;
-                    return Err(error);
-                }
-                self.look(&[&file.path, &to.path], false)
-            }
+            (_, Form::Rollout(rollout)) => self.become_thread(file, to, &rollout, old.as_deref()),
         }
+    }
+
+    /// A temporary, or a pending thread of another name, becomes the thread of this name: in the home at once, or pending.
+    /// Refused, everything is as it was, what would have been replaced too.
+    fn become_thread(
+        &self,
+        file: &FileRow,
+        to: &Target,
+        rollout: &RolloutName,
+        old: Option<&FileRow>,
+    ) -> Result<()> {
+        self.check_id_free(to, rollout, Some(file.number))?;
+        let from = self.store.areas().join(file.area, &file.path);
+        let (flow, _) = Trigger::default().look(&from).map_err(StoreError::io("read", &from))?;
+        let replaced = match old {
+            Some(old) if old.area == Area::Home => Some(self.remove_file_for(old, &to.path)?),
+            _ => None,
+        };
+        // What takes the place of a materialised thread is materialised.
+        let at_once = flow == trigger::Flow::Materialise
+            || rollout.rollout_id().is_some()
+            || replaced.is_some()
+            || self.options.materialise == Materialise::Create;
+        let pending = self.store.areas().join(Area::Pending, &to.path);
+        let moved = if at_once {
+            self.place_from(&from, &to.path)
+        } else {
+            self.make_spool_folder(&pending)
+                .and_then(|()| Ok(fs::rename(&from, &pending).map_err(StoreError::io("rename", &from))?))
+        };
+        match (&moved, replaced) {
+            (Err(_), Some((trash, item))) => {
+                if let Err(error) = trash.restore(&item, None) {
+                    log::error!(
+                        "{error}; the thread is in the trash: rolloutfs trash restore brings it back"
+                    );
+                }
+            }
+            // The pending one of this name is replaced. Should it stay, the home counts.
+            (Ok(()), _) if at_once && old.is_some_and(|old| old.area == Area::Pending) => {
+                if let Err(error) = fs::remove_file(&pending) {
+                    log::warn!("{}: {error}; it is replaced, and left over", pending.display());
+                }
+            }
+            _ => {}
+        }
+        self.look(&[&file.path, &to.path], false)?;
+        moved
     }
 
     /// What is replaced by a rename is not lost: to the trash with it (spec: a migration renames over a rollout).
@@ -639,7 +730,7 @@ impl Fs {
         let paths = companions(self.store.home(), &old.path, false);
         let trash = Trash::new(self.store.home(), self.store.state_dir());
         let item = trash.put(&paths, &options)?;
-        self.writes.forget(old.number);
+        self.writes.leave(old.number);
         Ok((trash, item))
     }
 
@@ -689,11 +780,14 @@ impl Fs {
 
     /// Gives a pending thread its place in the home: folders, then one rename that replaces nothing.
     fn place(&self, path: &[u8]) -> Result<()> {
-        let from = self.store.areas().join(Area::Pending, path);
+        self.place_from(&self.store.areas().join(Area::Pending, path), path)
+    }
+
+    fn place_from(&self, from: &Path, path: &[u8]) -> Result<()> {
         let dir = &path[..path.iter().rposition(|&byte| byte == b'/').unwrap_or(0)];
         placement::make_folder(self.store.home(), dir, false)?;
         crate::store::failpoint::hit("materialise.folders");
-        placement::move_no_replace(&from, &self.store.home().join(path), false)?;
+        placement::move_no_replace(from, &self.store.home().join(path), false)?;
         crate::store::failpoint::hit("materialise.placed");
         Ok(())
     }
@@ -703,11 +797,12 @@ impl Fs {
         self.check_writable()?;
         let _writing = self.writes.lock(number);
         let file = self.query(|queries| queries.file(number))?.ok_or(FsError::Stale(number))?;
+        let file = self.as_it_lies(&file);
         if file.area != Area::Pending {
             return Ok(());
         }
         self.place(&file.path)?;
-        self.writes.forget(number);
+        self.writes.leave(number);
         self.look(&[&file.path], false)
     }
 
@@ -810,30 +905,31 @@ impl Fs {
     }
 
     /// Has a piece land that nothing follows. One that cannot land waits on, and who asks sees the file without it.
-    pub(super) fn land_late(&self, number: NodeNumber) {
+    pub(super) fn land_late(&self, number: NodeNumber) -> Result<()> {
         let _writing = self.writes.lock(number);
         let mut held = self.pieces().take(number);
         let Some((next, path)) = held.piece.as_ref().map(|piece| (piece.next, piece.entry.path().to_vec()))
         else {
-            return;
+            return Ok(());
         };
         let landed = self.appendable(number).and_then(|mut to| {
             self.land(&mut to, &mut held.piece, &[])?;
             self.say_where(&to, next);
             if number == SESSION_INDEX { self.look(&[], true) } else { Ok(()) }
         });
-        if let Err(error) = landed {
+        landed.inspect_err(|error| {
             let path = String::from_utf8_lossy(&path);
             log::warn!("{error}; the start of a write to {path} is kept and appended as soon as that works");
             held.try_later();
-        }
+        })
     }
 
     /// Waits a little for the rest of a write to this file, or has what is there land.
-    pub fn settle(&self, number: NodeNumber) {
-        if self.pieces().must_land(number) {
-            self.land_late(number);
-        }
+    ///
+    /// # Errors
+    /// What the disk says: it waits longer then.
+    pub fn settle(&self, number: NodeNumber) -> Result<()> {
+        if self.pieces().must_land(number) { self.land_late(number) } else { Ok(()) }
     }
 
     pub(super) fn pieces(&self) -> &Pieces {
@@ -933,18 +1029,29 @@ impl Fs {
         append: bool,
     ) -> Result<usize> {
         let lies = self.store.areas().join(area, &file.path);
-        let opened = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(&lies);
-        let opened = opened.map_err(StoreError::io("open", &lies))?;
+        let opened = match OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(&lies) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let placed = self.as_it_lies(file);
+                if placed.area == Area::Home {
+                    let to = Appendable { file: Some(Box::new(placed)), end: 0 };
+                    return self.append_piece(to, offset, bytes, append);
+                }
+                return Err(StoreError::io("open", &lies)(error).into());
+            }
+            opened => opened.map_err(StoreError::io("open", &lies))?,
+        };
         let size = opened.metadata().map_err(StoreError::io("look at", &lies))?.size();
         let at = if append { size } else { offset };
+        let over =
+            if area == Area::Pending && at < size { bytes_at(&lies, at, bytes.len())? } else { Vec::new() };
         let count = opened.write_at(bytes, at).map_err(StoreError::io("write", &lies))?;
         if area == Area::Pending
             && let Err(error) = self.follow_pending(file, &lies, at < size)
         {
             // Refused as a whole: an errno at this write means that nothing of it was taken.
-            if at == size {
-                let _ = opened.set_len(size);
-            }
+            opened.write_all_at(&over, at).and_then(|()| opened.set_len(size)).unwrap_or_else(|error| {
+                log::error!("{}: {error}; bytes of a write that was refused are left", lies.display());
+            });
             return Err(error);
         }
         if at != offset {
@@ -1017,10 +1124,11 @@ impl Fs {
     fn discard(&self, number: NodeNumber) -> Result<()> {
         let _writing = self.writes.lock(number);
         let file = self.query(|queries| queries.file(number))?.ok_or(FsError::Stale(number))?;
+        let file = self.as_it_lies(&file);
         if file.area != Area::Pending {
             return Err(denied(&file.path, "it has its place in the home; rm moves it to the trash"));
         }
-        self.writes.forget(number);
+        self.writes.leave(number);
         let lies = self.store.areas().join(Area::Pending, &file.path);
         fs::remove_file(&lies).map_err(StoreError::io("remove", &lies))?;
         self.look(&[&file.path], false)
@@ -1067,9 +1175,10 @@ impl Fs {
     }
 
     fn set_file(&self, file: &FileRow, wanted: &Wanted) -> Result<()> {
-        self.settle(file.number);
+        let _ = self.settle(file.number);
         let _writing = self.writes.lock(file.number);
         let file = self.query(|queries| queries.file(file.number))?.ok_or(FsError::Stale(file.number))?;
+        let file = self.as_it_lies(&file);
         let (lies, located) = self.locate(&file)?;
         if let Some(size) = wanted.size_bytes {
             if file.area == Area::Home {
@@ -1090,24 +1199,48 @@ impl Fs {
 
     /// Makes what was written survive a power cut. A pending thread stays pending.
     pub fn fsync(&self, number: NodeNumber, data_only: bool) -> Result<()> {
-        self.settle(number);
+        // What was accepted and does not land is not durable.
+        self.settle(number)?;
         match self.node(number)? {
             Node::File(file) => {
                 let (lies, located) = self.locate(&file)?;
-                sync_file(&located.path, data_only)?;
-                if file.area != Area::Home {
-                    sync_folders(lies.parent(), self.store.state_dir())?;
-                } else {
-                    sync_folders(lies.parent(), self.store.home().root())?;
+                let held = {
+                    let open = self.writes.open.lock().unwrap_or_else(|poison| poison.into_inner());
+                    open.peek(&number).cloned()
+                };
+                match held.filter(|open| open.metadata().is_ok_and(|found| is_same(&found, &located.stat))) {
+                    // By what it was written with: it knows of each write that the disk lost since.
+                    Some(open) => sync(&open, &located.path, data_only)?,
+                    None => sync_file(&located.path, data_only)?,
                 }
+                self.sync_name(number, lies, &located)?;
                 if file.area == Area::Pending && self.options.materialise == Materialise::Fsync {
                     self.persist(number)?;
+                    let placed = self.store.home().join(&file.path);
+                    let located = content::locate_now(&placed)?;
+                    self.sync_name(number, placed, &located)?;
                 }
                 Ok(())
             }
-            Node::Fixed(SESSION_INDEX) => sync_file(&self.store.home().session_index(), data_only),
+            Node::Fixed(SESSION_INDEX) => {
+                let located = self.session_index().ok_or(FsError::Stale(number))?;
+                sync_file(&located.path, data_only)?;
+                self.sync_name(number, located.path.clone(), &located)
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Makes the name of a file survive a power cut, in all its folders: once for each place that it gets.
+    fn sync_name(&self, number: NodeNumber, lies: PathBuf, located: &Located) -> Result<()> {
+        let state_dir = self.store.state_dir();
+        let root = if lies.starts_with(state_dir) { state_dir } else { self.store.home().root() };
+        let place = (lies, located.stat.dev(), located.stat.ino());
+        if self.writes.placed().get(&number) != Some(&place) {
+            sync_folders(place.0.parent(), root)?;
+            self.writes.placed().put(number, place);
+        }
+        Ok(())
     }
 
     /// Makes what was made and moved in a folder survive a power cut.
@@ -1162,8 +1295,11 @@ fn make_file(path: &Path, mode: u32) -> Result<()> {
     let made = OpenOptions::new().write(true).create_new(true).mode(mode & 0o777).open(path);
     let made = made.map_err(StoreError::io("create", path))?;
     // The caller's umask was applied by the kernel; ours must not be.
-    made.set_permissions(fs::Permissions::from_mode(mode & 0o777)).map_err(StoreError::io("create", path))?;
-    Ok(())
+    let set = made.set_permissions(fs::Permissions::from_mode(mode & 0o777));
+    if set.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    Ok(set.map_err(StoreError::io("create", path))?)
 }
 
 /// One write call: what it takes lands as one piece, at the end whatever others do.
@@ -1179,6 +1315,16 @@ fn append_once(file: &File, bytes: &[u8]) -> io::Result<usize> {
             return Err(error);
         }
     }
+}
+
+/// What a file has at an offset, at most so many bytes.
+fn bytes_at(path: &Path, offset: u64, count: usize) -> Result<Vec<u8>> {
+    let mut file = File::open(path).map_err(StoreError::io("open", path))?;
+    let mut bytes = Vec::new();
+    let read =
+        file.seek(io::SeekFrom::Start(offset)).and_then(|_| file.take(count as u64).read_to_end(&mut bytes));
+    read.map_err(StoreError::io("read", path))?;
+    Ok(bytes)
 }
 
 /// Is a rollout there plain and compressed, with the same bytes? Then the plain file can go.
@@ -1209,10 +1355,16 @@ fn replace_by_copy(from: &Path, to: &Path, error: io::Error) -> io::Result<()> {
         return Err(error);
     }
     let beside = to.with_extension("jsonl.rolloutfs.tmp");
-    fs::copy(from, &beside)?;
-    File::open(&beside)?.sync_all()?;
-    fs::rename(&beside, to)?;
-    fs::remove_file(from)
+    let replaced = fs::copy(from, &beside)
+        .and_then(|_| File::open(&beside)?.sync_all())
+        .and_then(|()| fs::rename(&beside, to));
+    if replaced.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    replaced?;
+    // The names are the new ones now, whatever becomes of what they were copied from.
+    fs::remove_file(from).unwrap_or_else(|error| log::warn!("{} is left over: {error}", from.display()));
+    Ok(())
 }
 
 fn set_times_and_mode(path: &Path, wanted: &Wanted) -> Result<()> {
@@ -1237,9 +1389,16 @@ fn set_times_and_mode(path: &Path, wanted: &Wanted) -> Result<()> {
 }
 
 fn sync_file(path: &Path, data_only: bool) -> Result<()> {
-    let file = File::open(path).map_err(StoreError::io("open", path))?;
+    sync(&File::open(path).map_err(StoreError::io("open", path))?, path, data_only)
+}
+
+fn sync(file: &File, path: &Path, data_only: bool) -> Result<()> {
     let synced = if data_only { file.sync_data() } else { file.sync_all() };
     Ok(synced.map_err(StoreError::io("sync", path))?)
+}
+
+fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 /// The folders from here up to `root`: names in them survive a power cut.

@@ -83,6 +83,11 @@ pub fn active_path(name: &RolloutName) -> Vec<u8> {
     format!("{}/{year}/{month}/{day}/{}", ROOTS[0], name.plain()).into_bytes()
 }
 
+/// Where the rollout of this name at the logical path `path` is once it was archived, or taken back.
+pub fn other_path(name: &RolloutName, path: &[u8]) -> Vec<u8> {
+    if path.starts_with(ROOTS[1].as_bytes()) { active_path(name) } else { archived_path(name) }
+}
+
 /// Moves the rollout `path` (logical, below `sessions`) into the archive.
 ///
 /// # Errors
@@ -328,13 +333,26 @@ fn try_move_halves(from: &Path, to: &Path, direction: Direction) -> Result<()> {
         return Err(StoreError::NotFound { what: from.display().to_string() });
     }
     check_target_is_free(&source, &target)?;
+    let mut moved: Vec<(&Path, PathBuf)> = Vec::new();
     for encoding in direction.order() {
         let Some(half_from) = source.get(encoding) else { continue };
-        move_no_replace(half_from, &half(to, encoding), false)?;
+        let half_to = half(to, encoding);
+        if let Err(error) = move_no_replace(half_from, &half_to, false) {
+            // What was moved goes back: a refusal leaves the thread where it was, whole.
+            for (from, to) in moved {
+                if let Err(error) = move_no_replace(&to, from, false) {
+                    log::warn!(
+                        "{error}; archive or unarchive the thread again to have both its files in one place"
+                    );
+                }
+            }
+            return Err(error);
+        }
         match encoding {
             Encoding::Plain => hit("archive.plain_moved"),
             Encoding::Zstd => hit("archive.zst_moved"),
         }
+        moved.push((half_from, half_to));
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! below `held/` of the state folder, until the rest is there and all of it can be appended by one write. A killed daemon
 //! finds it at its next start and appends it then ([`Journal::replay`]).
 //!
-//! An entry is a file: one line of JSON padded to [`HEADER_BYTES`], then the bytes. The header is written last, by one write
+//! An entry is a file: one line of JSON padded to `HEADER_BYTES`, then the bytes. The header is written last, by one write
 //! that a kill cannot cut; a file without one holds nothing that was accepted.
 
 use std::fs::{self, File, OpenOptions};
@@ -185,7 +185,7 @@ impl Entry {
             // The header first: what has landed must not land again.
             let _ = self.write_header(Header { landed, landing: None, ..self.header.clone() });
             self.bytes.drain(..count);
-            let error = written.err().unwrap_or_else(|| io::Error::from_raw_os_error(libc::ENOSPC));
+            let error = written.err().unwrap_or_else(|| io::ErrorKind::StorageFull.into());
             return Err(StoreError::io("append to", Path::new(&self.header.path))(error));
         }
         self.bytes.clear();

@@ -53,16 +53,16 @@ const NAMES_POSITION: &str = "names_position";
 
 /// What others ask of the indexer.
 pub(super) enum Message {
-    /// List this folder, and those above it, before answering; Err is for people.
-    Ensure(Vec<u8>, SyncSender<std::result::Result<(), String>>),
+    /// List this folder, and those above it, before answering.
+    Ensure(Vec<u8>, SyncSender<Result<()>>),
     /// Look again.
     Hints(Vec<Hint>),
     /// A file was read.
     Read(Box<Reading>),
     /// Look at these files now, and at the names where told so, and answer when the index says what they are.
-    Look(Vec<Vec<u8>>, bool, SyncSender<std::result::Result<(), String>>),
+    Look(Vec<Vec<u8>>, bool, SyncSender<Result<()>>),
     /// List this folder now, though it was listed before.
-    List(Vec<u8>, SyncSender<std::result::Result<(), String>>),
+    List(Vec<u8>, SyncSender<Result<()>>),
     /// Answer once everything asked before is in the index.
     Flush(SyncSender<()>),
     /// End.
@@ -164,7 +164,7 @@ impl Indexer {
         let (answer, answered) = sync_channel(1);
         let gone = || StoreError::Invalid("the index ended; see the log, then mount again".into());
         self.inbox.send(Message::Ensure(path.to_owned(), answer)).map_err(|_| gone())?;
-        answered.recv().map_err(|_| gone())?.map_err(StoreError::Invalid)
+        answered.recv().map_err(|_| gone())?
     }
 
     /// Waits until the index says what these files are now, and the names where told so.
@@ -172,7 +172,7 @@ impl Indexer {
         let (answer, answered) = sync_channel(1);
         let gone = || StoreError::Invalid("the index ended; see the log, then mount again".into());
         self.inbox.send(Message::Look(paths, names, answer)).map_err(|_| gone())?;
-        answered.recv().map_err(|_| gone())?.map_err(StoreError::Invalid)
+        answered.recv().map_err(|_| gone())?
     }
 
     /// Waits until a folder is listed anew.
@@ -180,7 +180,7 @@ impl Indexer {
         let (answer, answered) = sync_channel(1);
         let gone = || StoreError::Invalid("the index ended; see the log, then mount again".into());
         self.inbox.send(Message::List(path, answer)).map_err(|_| gone())?;
-        answered.recv().map_err(|_| gone())?.map_err(StoreError::Invalid)
+        answered.recv().map_err(|_| gone())?
     }
 
     /// Has paths looked at again; never waits.
@@ -441,16 +441,16 @@ impl Loop {
     fn take(&mut self, message: Message) {
         match message {
             Message::Ensure(path, answer) => {
-                let done = self.ensure(&path).map_err(|error| error.to_string());
-                let _ = answer.send(done);
+                let done = self.ensure(&path);
+                self.answer(done, &answer);
             }
             Message::Look(paths, names, answer) => {
-                let done = self.look_now(paths, names).map_err(|error| error.to_string());
-                let _ = answer.send(done);
+                let done = self.look_now(paths, names);
+                self.answer(done, &answer);
             }
             Message::List(path, answer) => {
-                let done = self.scan_dirs(vec![path], false).map_err(|error| error.to_string());
-                let _ = answer.send(done);
+                let done = self.scan_dirs(vec![path], false);
+                self.answer(done, &answer);
             }
             Message::Hints(hints) => hints.into_iter().for_each(|hint| self.take_hint(hint)),
             Message::Read(reading) => {
@@ -460,6 +460,16 @@ impl Loop {
             Message::Flush(answer) => self.waiting.push(answer),
             Message::Stop => self.stopping = true,
         }
+    }
+
+    /// Answers a caller. What could not be stored is due, and is tried again after a pause.
+    fn answer(&mut self, done: Result<()>, answer: &SyncSender<Result<()>>) {
+        match &done {
+            Err(error) => self.report_trouble(error),
+            // The disk takes writes again.
+            Ok(()) => self.trouble_until = None,
+        }
+        let _ = answer.send(done);
     }
 
     fn take_hint(&mut self, hint: Hint) {
@@ -678,11 +688,13 @@ impl Loop {
 
     /// What a call of ours changed is in the index when the call returns, and what the changed files say too.
     fn look_now(&mut self, paths: Vec<Vec<u8>>, names: bool) -> Result<()> {
+        // Due until they were followed, also if something before that fails.
+        self.names_due |= names;
+        self.files_due.extend(paths.iter().cloned());
         for path in &paths {
             self.ensure(super::tree::split_path(path).0)?;
         }
         if !paths.is_empty() {
-            self.files_due.extend(paths.iter().cloned());
             self.look_at_files()?;
         }
         for path in &paths {
@@ -890,6 +902,7 @@ impl Loop {
             }
             Err(error) => {
                 self.names = before;
+                self.names_due = true;
                 Err(error)
             }
         }

@@ -207,7 +207,8 @@ fn rename_no_replace(means: Means, from: &Path, to: &Path) -> io::Result<()> {
         Means::Link => {
             fs::hard_link(from, to)?;
             hit("place.linked");
-            fs::remove_file(from)
+            // Refused: one name again, the old one.
+            fs::remove_file(from).inspect_err(|_| drop(fs::remove_file(to)))
         }
     }
 }
@@ -241,15 +242,20 @@ fn state(found: &Metadata) -> (u64, i64, i64, u64, u64) {
 
 /// Moves a file to another file system: copied, synced, placed, and only then removed.
 fn copy_across(from: &Path, to: &Path) -> Result<()> {
-    if fs::symlink_metadata(to).is_ok() {
-        if !is_interrupted_move(from, to)? {
-            return Err(StoreError::exists(to, "nothing is replaced"));
-        }
-    } else {
+    let is_second_try = fs::symlink_metadata(to).is_ok();
+    if !is_second_try {
         copy_and_place(from, to)?;
+    } else if !is_interrupted_move(from, to)? {
+        return Err(StoreError::exists(to, "nothing is replaced"));
     }
     hit("place.copy_placed");
-    fs::remove_file(from).map_err(StoreError::io("remove", from))
+    fs::remove_file(from).map_err(|error| {
+        // One file again, the old one; unless somebody has written to the copy.
+        if !is_second_try && is_copy(from, to).unwrap_or(false) {
+            let _ = fs::remove_file(to);
+        }
+        StoreError::io("remove", from)(error)
+    })
 }
 
 fn copy_and_place(from: &Path, to: &Path) -> Result<()> {
@@ -271,12 +277,11 @@ fn copy_and_place(from: &Path, to: &Path) -> Result<()> {
         return Err(busy());
     }
     temporary.place(to)?;
-    sync_folder(folder)?;
-    if !unchanged() {
+    let kept = sync_folder(folder).and_then(|()| if unchanged() { Ok(()) } else { Err(busy()) });
+    if kept.is_err() {
         fs::remove_file(to).map_err(StoreError::io("remove", to))?;
-        return Err(busy());
     }
-    Ok(())
+    kept
 }
 
 #[cfg(test)]

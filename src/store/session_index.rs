@@ -217,7 +217,7 @@ pub fn append(path: &Path, entry: &NameEntry) -> Result<()> {
     }
     // A second write could land behind another program's line. The next append heals the torn one.
     let reason = format!("{written} of {} bytes written", line.len());
-    Err(StoreError::io("append to", path)(io::Error::new(ErrorKind::WriteZero, reason)))
+    Err(StoreError::io("append to", path)(io::Error::new(ErrorKind::StorageFull, reason)))
 }
 
 /// Names thread `id`: appends one entry with the time of now. The name is trimmed (spec 9.5) and otherwise taken as it is,

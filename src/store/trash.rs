@@ -125,7 +125,16 @@ impl Trash {
         let info = TrashInfo { thread_id, name: options.name.clone(), removed_at, why, files };
         let (id, folder) = self.make_item(now, thread_id)?;
         hit("trash.folder_made");
-        write_info(&folder, &info)?;
+        if let Err(error) = self.fill_item(&folder, &info) {
+            self.empty_item(&folder, &info);
+            return Err(error);
+        }
+        let present = count_present(&folder, &info);
+        Ok(TrashItem { id, folder, info, present })
+    }
+
+    fn fill_item(&self, folder: &Path, info: &TrashInfo) -> Result<()> {
+        write_info(folder, info)?;
         sync_folder(&self.folder)?;
         hit("trash.info_written");
         for file in &info.files {
@@ -137,8 +146,26 @@ impl Trash {
             }
             hit("trash.file_moved");
         }
-        let present = count_present(&folder, &info);
-        Ok(TrashItem { id, folder, info, present })
+        Ok(())
+    }
+
+    /// Undoes a removal that was refused half-way, the file that counts first. What cannot go back stays an item.
+    fn empty_item(&self, folder: &Path, info: &TrashInfo) {
+        for file in info.files.iter().rev() {
+            let (stored, from) = (folder.join(&file.stored), self.home.join(&decode_path(&file.path)));
+            if fs::symlink_metadata(&stored).is_err() {
+                continue;
+            }
+            match move_no_replace(&stored, &from, false) {
+                Ok(()) => {}
+                Err(error) => {
+                    log::error!("{error}; it is in the trash: rolloutfs trash restore brings it back")
+                }
+            }
+        }
+        if let Err(error) = remove_item(folder) {
+            log::warn!("{error}; an empty item of the trash is left, and trash empty removes it");
+        }
     }
 
     fn look_at(&self, path: &[u8], before: &[TrashedFile]) -> Result<Option<TrashedFile>> {

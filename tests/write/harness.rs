@@ -142,6 +142,26 @@ impl Daemon {
         daemon
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until everything is listed and read.
+    pub fn await_settled(&self) {
+        let end = Instant::now() + START_MAX;
+        while self.status()["progress"]["settled"] != true {
+            assert!(Instant::now() < end, "it does not settle: {}", self.log_text());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What `status.json` says; null where it cannot be read whole.
+    pub fn status(&self) -> serde_json::Value {
+        let text = fs::read(self.mnt.join(".rolloutfs/status.json")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
     /// What it logged, and earlier daemons of this place.
     pub fn log_text(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

@@ -5,8 +5,14 @@
 
 #![allow(unreachable_pub, reason = "modules of tests")]
 
+mod bench;
 #[path = "../common/mod.rs"]
 mod common;
 mod crash;
+mod disks;
+mod faults;
 mod harness;
+mod index_faults;
 mod storm;
+mod strace;
+mod syncs;

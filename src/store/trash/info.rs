@@ -1,7 +1,8 @@
 //! What does `info.json` say of an item of the trash, and what is known without it?
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -55,9 +56,10 @@ pub struct TrashInfo {
 pub(super) fn write_info(folder: &Path, info: &TrashInfo) -> Result<()> {
     let path = folder.join(INFO_NAME);
     let write = || {
-        let mut file = File::create_new(&path)?;
-        serde_json::to_writer_pretty(&mut file, info)?;
-        file.write_all(b"\n")?;
+        let mut text = serde_json::to_vec_pretty(info)?;
+        text.push(b'\n');
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(&text)?;
         hit("trash.info_unsynced");
         file.sync_all()
     };
