@@ -78,7 +78,7 @@ declare -A daemon=()
 
 unmount_side() {
     local side=$1 at=$dir/mnt/$1
-    [ "$side" != below ] && mountpoint -q "$at" || return 0
+    mountpoint -q "$at" || return 0
     case $side in
     rolloutfs) "$program" unmount "$at" >/dev/null 2>&1 || umount -l "$at" ;;
     *) fusermount3 -u "$at" 2>/dev/null || umount -l "$at" ;;
@@ -168,7 +168,10 @@ daemon_cpu() {
 # A status is up to half a second old.
 STATUS_AGE_SECONDS=0.6
 requests_of() {
-    [ "$1" = rolloutfs ] && [ "$counted" = yes ] || { printf '0\n' && return; }
+    if [ "$1" != rolloutfs ] || [ "$counted" = no ]; then
+        printf '0\n'
+        return
+    fi
     sleep "$STATUS_AGE_SECONDS"
     jq '.requests | del(.errors, .notices) | add' "$dir/mnt/rolloutfs/.rolloutfs/status.json"
 }
