@@ -18,6 +18,7 @@ use crate::fs::write::{Materialise, Removal};
 use crate::fs::{Fs, FsOptions, ViewsAs, invalidate};
 use crate::store::error::StoreError;
 use crate::store::home::Home;
+use crate::store::pending::Recover;
 use crate::store::{CACHE_BYTES_MAX_DEFAULT, Store, StoreOptions};
 use crate::views::Views;
 
@@ -48,7 +49,7 @@ pub(super) struct MountArgs {
     /// Stay in the foreground; log to the terminal
     #[arg(short, long)]
     pub(super) foreground: bool,
-    /// Options as fstab gives them: ro, allow_other, uid=N, views=by-id:by-name, ...
+    /// Options as fstab gives them: ro, allow_other, uid=N, views=by-id:by-name, rm=deny, ...
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub(super) options: Vec<String>,
     /// Refuse every change; also mounts beside another mount of the same home
@@ -133,6 +134,11 @@ fn parse_octal(text: &str) -> Result<u32, String> {
     }
 }
 
+/// The value of a flag as `-o` has it, where the same words were accepted before.
+fn typed<T: ValueEnum>(text: Option<&str>) -> Option<T> {
+    T::from_str(text?, false).ok()
+}
+
 /// What was asked, settled: flags before `-o`, defaults last.
 struct Plan {
     home: Home,
@@ -174,6 +180,16 @@ impl Plan {
         let processors = std::thread::available_parallelism().map_or(WORKERS_MIN, usize::from);
         let workers = args.threads.or(dash_o.threads).unwrap_or(processors.clamp(WORKERS_MIN, WORKERS_MAX));
         let state_dir = args.state_dir.clone().or(dash_o.state_dir);
+        let materialise = match args.materialize.or(typed(dash_o.materialize.as_deref())) {
+            Some(MaterializeArg::Fsync) => Materialise::Fsync,
+            Some(MaterializeArg::Create) => Materialise::Create,
+            Some(MaterializeArg::UserMessage) | None => Materialise::UserMessage,
+        };
+        let recover = match (mount.read_only, materialise) {
+            (true, _) => Recover::Nothing,
+            (false, Materialise::Create) => Recover::All,
+            (false, _) => Recover::Asked,
+        };
         Ok(Plan {
             mountpoint: absolute(mountpoint)?,
             mount,
@@ -184,21 +200,18 @@ impl Plan {
                 gid: args.gid.or(dash_o.gid),
                 umask: args.umask.or(dash_o.umask),
                 read_only,
-                removal: match args.rm {
+                removal: match args.rm.or(typed(dash_o.rm.as_deref())) {
                     Some(RmArg::Deny) => Removal::Deny,
                     Some(RmArg::Delete) => Removal::Delete,
                     Some(RmArg::Trash) | None => Removal::Trash,
                 },
-                materialise: match args.materialize {
-                    Some(MaterializeArg::Fsync) => Materialise::Fsync,
-                    Some(MaterializeArg::Create) => Materialise::Create,
-                    Some(MaterializeArg::UserMessage) | None => Materialise::UserMessage,
-                },
+                materialise,
             },
             store: StoreOptions {
                 state_dir: state_dir.as_deref().map(absolute).transpose()?,
                 cache_bytes_max: args.cache_bytes.or(dash_o.cache_bytes).unwrap_or(CACHE_BYTES_MAX_DEFAULT),
                 purpose: format!("mounted at {}", mountpoint.display()),
+                recover,
                 ..StoreOptions::default()
             },
             read_only,

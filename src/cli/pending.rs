@@ -5,7 +5,6 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -19,12 +18,9 @@ use super::text::escaped;
 use crate::store::areas::{Area, Areas};
 use crate::store::error::StoreError;
 use crate::store::home::{Home, STATE_DIR_NAME, StateLock};
-use crate::store::placement::{make_folder, move_no_replace};
-use crate::store::rollout::{RolloutName, ThreadId};
-use crate::store::trash::{PutOptions, Trash, companions};
-
-/// Folders below `sessions` that are entered: year, month, day, and one to spare.
-const DEPTH_MAX: usize = 5;
+use crate::store::pending::{self, Pending};
+use crate::store::rollout::ThreadId;
+use crate::store::trash::{PutOptions, Trash};
 
 /// List the threads that have no place in the home yet, give them one, or discard them
 #[derive(Args, Clone, Debug)]
@@ -42,6 +38,10 @@ pub(super) struct PendingArgs {
 
 /// Give pending threads their place in the home: `pending persist` in one word
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  rolloutfs persist                                        give all of them their place in the home
+  rolloutfs persist 0198c0de-0000-7000-8000-000000000001   this one")]
 pub(super) struct PersistArgs {
     #[command(flatten)]
     selection: Selection,
@@ -128,7 +128,7 @@ pub(super) fn run(args: &PendingArgs) -> Result<(), CliError> {
         match (&args.action, &spool.mount) {
             (Action::List(_), _) => {}
             (Action::Persist(_), Some(mount)) => command(mount, &format!("persist {}", item.id))?,
-            (Action::Persist(_), None) => spool.place(item)?,
+            (Action::Persist(_), None) => pending::place(&spool.home, &item.file, &item.logical, true)?,
             (Action::Discard { yes: true, .. }, Some(mount)) => {
                 command(mount, &format!("discard {}", item.id))?;
             }
@@ -185,54 +185,25 @@ impl Spool {
     }
 
     fn items(&self) -> Result<Vec<Item>, StoreError> {
-        let mut items = Vec::new();
-        for root in crate::store::ROOTS {
-            self.collect(root.as_bytes().to_vec(), DEPTH_MAX, &mut items)?;
-        }
-        items.sort_by(|one, other| one.logical.cmp(&other.logical));
-        Ok(items)
-    }
-
-    fn collect(&self, dir: Vec<u8>, depth: usize, items: &mut Vec<Item>) -> Result<(), StoreError> {
-        let folder = self.areas.join(Area::Pending, &dir);
-        let entries = match fs::read_dir(&folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(StoreError::io("list", &folder))?,
+        let item = |thread: Pending| Item {
+            id: thread.name.thread_id(),
+            path: String::from_utf8_lossy(&thread.path).into_owned(),
+            file: thread.file,
+            size_bytes: thread.metadata.len(),
+            modified_at: thread.metadata.mtime(),
+            logical: thread.path,
         };
-        for entry in entries {
-            let entry = entry.map_err(StoreError::io("list", &folder))?;
-            let logical = [&dir, &b"/"[..], entry.file_name().as_bytes()].concat();
-            let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.is_dir() && depth > 0 {
-                self.collect(logical, depth - 1, items)?;
-            } else if let Some(name) =
-                RolloutName::parse(entry.file_name().as_bytes()).filter(|_| metadata.is_file())
-            {
-                items.push(Item {
-                    id: name.thread_id(),
-                    path: String::from_utf8_lossy(&logical).into_owned(),
-                    file: entry.path(),
-                    size_bytes: metadata.len(),
-                    modified_at: metadata.mtime(),
-                    logical,
-                });
-            }
-        }
-        Ok(())
+        Ok(pending::list(&self.areas)?.into_iter().map(item).collect())
     }
 
-    fn place(&self, item: &Item) -> Result<(), StoreError> {
-        let dir = item.logical.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
-        make_folder(&self.home, &item.logical[..dir], true)?;
-        move_no_replace(&item.file, &self.home.join(&item.logical), true)
-    }
-
-    /// The trash takes what has a place.
     fn trash(&self, item: &Item) -> Result<(), StoreError> {
-        self.place(item)?;
-        let options =
-            PutOptions { name: None, why: "rolloutfs pending discard".into(), despite_writer: true };
-        let paths = companions(&self.home, &item.logical, false);
+        let options = PutOptions {
+            area: Area::Pending,
+            why: "rolloutfs pending discard".into(),
+            despite_writer: true,
+            ..PutOptions::default()
+        };
+        let paths = [item.logical.clone()];
         Trash::new(&self.home, &self.state_dir).put(&paths, &options).map(drop)
     }
 }

@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 
 use super::home_args::HomeArgs;
 use super::text::{clean, escaped, output_error, to_stdout, write_json_line};
-use crate::store::error::Result;
-use crate::store::trash::{Trash, TrashItem};
+use crate::store::error::{Result, StoreError};
+use crate::store::trash::{Destroyed, Trash, TrashItem};
 
 /// Units of `--older-than`, in seconds.
 const UNITS: [(&str, u64); 5] = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400), ("w", 7 * 86_400)];
@@ -20,6 +20,7 @@ const UNITS: [(&str, u64); 5] = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)
 Examples:
   rolloutfs trash list                        the oldest first
   rolloutfs trash restore planb               back where it was
+  rolloutfs trash restore --since 10m         what was removed in the last ten minutes
   rolloutfs trash empty --older-than 30d      these for good
 
 What is removed in a mount goes to the trash and stays there until it is emptied.")]
@@ -52,8 +53,14 @@ struct RestoreArgs {
     #[command(flatten)]
     home: HomeArgs,
     /// Items, each by its id in the trash, or by the id, the last 8 digits of the id, or the name of its thread
-    #[arg(value_name = "ITEM", required = true)]
+    #[arg(value_name = "ITEM", required_unless_present_any = ["all", "since"])]
     items: Vec<String>,
+    /// Everything in the trash
+    #[arg(long, conflicts_with_all = ["items", "since"])]
+    all: bool,
+    /// What was removed within this time: a number and s, m, h, d or w, such as 10m
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "items")]
+    since: Option<Duration>,
     /// Into this folder of the home (such as archived_sessions) instead of where it was
     #[arg(long, value_name = "FOLDER")]
     to: Option<PathBuf>,
@@ -72,6 +79,9 @@ struct EmptyArgs {
     /// Everything
     #[arg(long, conflicts_with = "older_than")]
     all: bool,
+    /// Also what the history of another thread lies in: that one cannot be read then
+    #[arg(long)]
+    force: bool,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -90,14 +100,23 @@ pub(super) fn run(args: &TrashArgs) -> Result<()> {
         Action::Restore(args) => restore(args),
         Action::Empty(args) => {
             let older_than = args.older_than.filter(|_| !args.all).unwrap_or(Duration::ZERO);
-            let gone = trash_of(&args.home)?.destroy(older_than)?;
+            let Destroyed { gone, needed } = trash_of(&args.home)?.destroy(older_than, args.force)?;
             to_stdout(|out| {
                 gone.iter().try_for_each(|item| write_item(out, item, args.json))?;
                 if args.json {
                     return Ok(());
                 }
                 writeln!(out, "{} destroyed", gone.len()).map_err(output_error)
-            })
+            })?;
+            let lines = needed
+                .iter()
+                .map(|(item, by)| format!("\n  {}, from which {} goes on", label(item), escaped(by)));
+            match lines.collect::<String>() {
+                lines if lines.is_empty() => Ok(()),
+                lines => Err(StoreError::Invalid(format!(
+                    "kept, as other threads cannot be read without them (--force destroys them):{lines}"
+                ))),
+            }
         }
     }
 }
@@ -110,6 +129,11 @@ fn restore(args: &RestoreArgs) -> Result<()> {
     use std::os::unix::ffi::OsStrExt;
     let trash = trash_of(&args.home)?;
     let mut items: Vec<TrashItem> = Vec::new();
+    if args.all || args.since.is_some() {
+        let since = args.since.unwrap_or(Duration::MAX);
+        let is_meant = |item: &TrashItem| args.all || item.removed_before().is_some_and(|age| age <= since);
+        items = trash.list()?.into_iter().filter(is_meant).collect();
+    }
     for text in &args.items {
         let item = trash.find(text)?;
         if !items.iter().any(|other| other.id == item.id) {
@@ -118,22 +142,35 @@ fn restore(args: &RestoreArgs) -> Result<()> {
     }
     let to = args.to.as_ref().map(|to| to.as_os_str().as_bytes());
     let to = to.map(|to| to.strip_suffix(b"/").unwrap_or(to));
-    for item in &items {
-        let files = trash.restore(item, to)?;
-        to_stdout(|out| {
-            if args.json {
-                return write_json_line(
-                    out,
-                    &serde_json::json!({"id": item.id, "thread_id": item.info.thread_id,
-                    "name": item.info.name, "files": files}),
-                );
+    let mut first_error = None;
+    let single = items.len() == 1;
+    trash.restore_all(&items, to, &mut |item, restored| match restored {
+        Ok(files) => write_restored(item, &files, args.json),
+        // The others are tried all the same.
+        Err(error) => {
+            if !single {
+                eprintln!("not restored: {}: {error}", label(item));
             }
-            writeln!(out, "restored: {}", label(item)).map_err(output_error)?;
-            let mut lines = files.iter().map(|file| escaped(&file.to_string_lossy()));
-            lines.try_for_each(|line| writeln!(out, "  {line}").map_err(output_error))
-        })?;
-    }
-    Ok(())
+            first_error = first_error.take().or(Some(error));
+            Ok(())
+        }
+    })?;
+    first_error.map_or(Ok(()), Err)
+}
+
+fn write_restored(item: &TrashItem, files: &[PathBuf], json: bool) -> Result<()> {
+    to_stdout(|out| {
+        if json {
+            return write_json_line(
+                out,
+                &serde_json::json!({"id": item.id, "thread_id": item.info.thread_id,
+                "name": item.info.name, "files": files}),
+            );
+        }
+        writeln!(out, "restored: {}", label(item)).map_err(output_error)?;
+        let mut lines = files.iter().map(|file| escaped(&file.to_string_lossy()));
+        lines.try_for_each(|line| writeln!(out, "  {line}").map_err(output_error))
+    })
 }
 
 fn label(item: &TrashItem) -> String {
@@ -168,7 +205,6 @@ fn parse_duration(text: &str) -> std::result::Result<Duration, String> {
 mod tests {
     use super::super::archive::tests::{ID, made};
     use super::*;
-    use crate::store::error::StoreError;
     use crate::store::trash::{PutOptions, companions};
     use clap::Parser;
 

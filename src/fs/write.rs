@@ -17,24 +17,27 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::attr::Attr;
 use super::error::{FsError, Result};
 use super::held::{self, Piece, Pieces};
-use super::{CONTROL, Found, Fs, Node, SESSION_INDEX, Timed, first_component, is_below};
+use super::{CONTROL, Found, Fs, Node, SESSION_INDEX, Timed, ViewsAs, first_component, is_below};
 use crate::store::archive::{self, MoveOptions};
 use crate::store::areas::Area;
 use crate::store::content::{self, Encoding, Located};
 use crate::store::error::StoreError;
+use crate::store::failpoint::hit;
 use crate::store::held::Journal;
 use crate::store::home::SESSION_INDEX_NAME;
 use crate::store::index::DirRow;
 use crate::store::is_clutter;
 use crate::store::node::NodeNumber;
+use crate::store::pending;
 use crate::store::placement;
+use crate::store::placing::{ViewCode, entry_number};
 use crate::store::rollout::{RolloutName, ThreadId};
-use crate::store::row::{FileRow, RowKind};
+use crate::store::row::{FileRow, Row, RowKind};
 use crate::store::session_index;
 use crate::store::thaw::{ThawTime, thaw};
 use crate::store::trash::{PutOptions, Trash, TrashItem, companions};
 use crate::store::trigger::{self, Trigger};
-use crate::views::name;
+use crate::views::{link_target, name};
 
 /// What `rm` of a thread does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +78,8 @@ pub struct Wanted {
     pub mtime: Option<libc::timespec>,
 }
 
+/// The view that names are given in.
+const BY_NAME: ViewCode = ViewCode(2);
 /// Locks of files being written; a file has the one of its number.
 const LOCKS: usize = 64;
 /// How often a write finds that its file was replaced below, and goes to the new one.
@@ -290,6 +295,7 @@ impl Fs {
 
     /// The same for a call that can only be answered from the index, and undoes what it did.
     fn look_or_fail(&self, paths: &[&[u8]], names: bool) -> Result<()> {
+        hit("call.changed");
         super::epoch::mark_changed();
         Ok(self.store.look_now(paths.iter().map(|path| path.to_vec()).collect(), names)?)
     }
@@ -318,7 +324,7 @@ impl Fs {
         }
         match &form {
             Form::Names => {
-                make_file(&self.store.home().session_index(), mode)?;
+                self.make_file(&self.store.home().session_index(), mode)?;
                 self.look(&[], true)?;
                 self.found(parent, name)
             }
@@ -360,14 +366,24 @@ impl Fs {
     fn make_spooled(&self, area: Area, path: &[u8], mode: u32) -> Result<()> {
         let file = self.store.areas().join(area, path);
         self.make_spool_folder(&file)?;
-        make_file(&file, mode)
+        self.make_file(&file, mode)
+    }
+
+    /// It is the home's owner's from the start: a rename that materialises it keeps that.
+    fn make_file(&self, path: &Path, mode: u32) -> Result<()> {
+        let made = OpenOptions::new().write(true).create_new(true).mode(mode & 0o777).open(path);
+        let made = made.map_err(StoreError::io("create", path))?;
+        self.store.home().give(&made);
+        // The caller's umask was applied by the kernel; ours must not be.
+        let set = made.set_permissions(fs::Permissions::from_mode(mode & 0o777));
+        if set.is_err() {
+            let _ = fs::remove_file(path);
+        }
+        Ok(set.map_err(StoreError::io("create", path))?)
     }
 
     fn make_spool_folder(&self, file: &Path) -> Result<()> {
-        use std::os::unix::fs::DirBuilderExt;
-        let folder = file.parent().unwrap_or(Path::new("/"));
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        Ok(made.map_err(StoreError::io("make the folder", folder))?)
+        Ok(self.store.home().make_private_folder(file.parent().unwrap_or(Path::new("/")))?)
     }
 
     /// Makes a day's folder: in the spool, until a thread in it is materialised.
@@ -458,7 +474,20 @@ impl Fs {
         self.name_thread(&target, thread)?;
         // The name is given. Without the index there is no link yet to answer with.
         self.look_or_fail(&[], true)?;
-        self.found(parent, name)
+        if self.options.views_as == ViewsAs::Symlinks {
+            return self.found(parent, name);
+        }
+        // The kernel takes nothing but a link for one that it asked for. It must not keep it: the next look finds the file.
+        match self.child(parent, name)? {
+            Some((Node::File(file), _)) => {
+                let number = entry_number(BY_NAME, 0, &target.dir.path, &file);
+                let text = link_target(&target.dir.path, &file.path);
+                let link = Node::Link { number, target: text, mtime_ns: file.disk.mtime_ns };
+                let (entry_ttl, attr_ttl) = Default::default();
+                Ok(Found { attr: self.attr_of(&link)?.value, entry_ttl, attr_ttl })
+            }
+            _ => self.found(parent, name),
+        }
     }
 
     /// The thread that a link text leads to, from a directory of this tree.
@@ -542,8 +571,18 @@ impl Fs {
 
     fn unname(&self, target: &Target, link: NodeNumber) -> Result<()> {
         let thread = self.thread_of_link(link)?;
-        let dropped = session_index::remove(&self.store.home().session_index(), thread.uuid())?;
-        if dropped == 0 {
+        let names = self.store.home().session_index();
+        // `rm -r` of the whole tree drops all names: what it takes can be taken back.
+        let name = session_index::name_by_id(&names, thread.uuid())?.filter(|name| !name.trim().is_empty());
+        let trash = Trash::new(self.store.home(), self.store.state_dir());
+        let kept = name.map(|name| trash.keep_name(thread, &name)).transpose()?;
+        let dropped = session_index::remove(&names, thread.uuid());
+        if !matches!(dropped, Ok(1..))
+            && let Some(kept) = kept
+        {
+            kept.take_back();
+        }
+        if dropped? == 0 {
             return Err(denied(&target.path, "its name stands in its own lines; give it another with mv"));
         }
         self.look(&[], true)
@@ -566,29 +605,31 @@ impl Fs {
                 return Err(denied(&file.path, "this mount removes no threads (--rm=deny)"));
             }
             Removal::Trash if is_work => {
-                let was_pending = file.area == Area::Pending;
-                if was_pending {
-                    // What was written is somebody's work: it can be taken back from the trash like any thread.
-                    self.place(&file.path)?;
+                if let Some(fork) = self.goes_on_from(file)? {
+                    log::warn!(
+                        "{} goes to the trash; {fork} cannot be read without it: take it back with `rolloutfs trash restore`",
+                        String::from_utf8_lossy(&file.path)
+                    );
                 }
                 let options = PutOptions {
+                    area: file.area,
                     name: file.name.clone(),
                     why: "rm through the mount".into(),
                     // Whoever removes it may be the writer itself.
                     despite_writer: true,
                 };
-                let paths = companions(self.store.home(), &file.path, false);
-                let put = Trash::new(self.store.home(), self.store.state_dir()).put(&paths, &options);
-                if put.is_err() && was_pending {
-                    let placed = self.store.home().join(&file.path);
-                    placement::move_no_replace(&placed, &lies, false).unwrap_or_else(|error| {
-                        log::warn!("{error}; the thread was pending, and stays in the home");
-                    });
-                    self.look(&[&file.path], false)?;
-                }
-                put?;
+                let paths = match file.area {
+                    Area::Home => companions(self.store.home(), &file.path, false),
+                    _ => vec![file.path.clone()],
+                };
+                Trash::new(self.store.home(), self.store.state_dir()).put(&paths, &options)?;
             }
             _ if file.area == Area::Home => {
+                if let Some(fork) = self.goes_on_from(file)? {
+                    let why =
+                        format!("{fork} goes on from it, and cannot be read without it; remove that first");
+                    return Err(denied(&file.path, &why));
+                }
                 for path in companions(self.store.home(), &file.path, false) {
                     let lies = self.store.home().join(&path);
                     fs::remove_file(&lies).map_err(StoreError::io("remove", &lies))?;
@@ -597,6 +638,29 @@ impl Fs {
             _ => fs::remove_file(&lies).map_err(StoreError::io("remove", &lies))?,
         }
         self.look(&[&file.path], false)
+    }
+
+    /// Another rollout whose history lies in this one (spec 9.3), where the index knows of one: a later segment of the
+    /// thread, or a fork of it, which `by-parent` has below its id.
+    fn goes_on_from(&self, file: &FileRow) -> Result<Option<String>> {
+        let (Some(thread), Some(own)) = (file.thread_id, file.key_id()) else { return Ok(None) };
+        let found = self.query(|queries| {
+            let segments = queries.rows_of_thread(thread)?;
+            let is_later =
+                |row: &&Row| row.meta.history_base_id == Some(own) && row.file.number != file.number;
+            if let Some(row) = segments.iter().find(is_later) {
+                return Ok(Some(row.file.path.clone()));
+            }
+            let below = |dir: Option<DirRow>, name: &[u8]| {
+                dir.map_or(Ok(None), |dir| queries.child_dir(dir.number, name))
+            };
+            let view = queries.child_dir(NodeNumber::ROOT, b"by-parent")?;
+            match below(view, thread.to_string().as_bytes())? {
+                Some(forks) => queries.fork_in(forks.number, own),
+                None => Ok(None),
+            }
+        })?;
+        Ok(found.map(|path| String::from_utf8_lossy(&path).into_owned()))
     }
 
     // ---- renaming ------------------------------------------------------------------------------
@@ -700,6 +764,7 @@ impl Fs {
             self.make_spool_folder(&pending)
                 .and_then(|()| Ok(fs::rename(&from, &pending).map_err(StoreError::io("rename", &from))?))
         };
+        hit("rename.spooled");
         match (&moved, replaced) {
             (Err(_), Some((trash, item))) => {
                 if let Err(error) = trash.restore(&item, None) {
@@ -723,6 +788,7 @@ impl Fs {
     /// What is replaced by a rename is not lost: to the trash with it (spec: a migration renames over a rollout).
     fn remove_file_for(&self, old: &FileRow, path: &[u8]) -> Result<(Trash, TrashItem)> {
         let options = PutOptions {
+            area: Area::Home,
             name: old.name.clone(),
             why: format!("replaced by a rename to {}", String::from_utf8_lossy(path)),
             despite_writer: true,
@@ -755,9 +821,32 @@ impl Fs {
         let from = self.store.areas().join(file.area, &file.path);
         let to = self.store.home().session_index();
         fs::rename(&from, &to)
-            .or_else(|error| replace_by_copy(&from, &to, error))
+            .or_else(|error| self.replace_by_copy(&from, &to, error))
             .map_err(StoreError::io("rename", &from))?;
         self.look(&[&file.path], true)
+    }
+
+    fn replace_by_copy(&self, from: &Path, to: &Path, error: io::Error) -> io::Result<()> {
+        if error.raw_os_error() != Some(libc::EXDEV) {
+            return Err(error);
+        }
+        let beside = to.with_extension("jsonl.rolloutfs.tmp");
+        let copied = || {
+            fs::copy(from, &beside)?;
+            let copy = File::open(&beside)?;
+            self.store.home().give(&copy);
+            copy.sync_all()?;
+            hit("names.copied");
+            fs::rename(&beside, to)
+        };
+        if let Err(error) = copied() {
+            let _ = fs::remove_file(&beside);
+            return Err(error);
+        }
+        hit("names.copy_placed");
+        // The names are the new ones now, whatever becomes of what they were copied from.
+        fs::remove_file(from).unwrap_or_else(|error| log::warn!("{} is left over: {error}", from.display()));
+        Ok(())
     }
 
     /// Codex's compressor: the temporary becomes the `.zst` beside the plain file, which it then removes.
@@ -784,12 +873,7 @@ impl Fs {
     }
 
     fn place_from(&self, from: &Path, path: &[u8]) -> Result<()> {
-        let dir = &path[..path.iter().rposition(|&byte| byte == b'/').unwrap_or(0)];
-        placement::make_folder(self.store.home(), dir, false)?;
-        crate::store::failpoint::hit("materialise.folders");
-        placement::move_no_replace(from, &self.store.home().join(path), false)?;
-        crate::store::failpoint::hit("materialise.placed");
-        Ok(())
+        Ok(pending::place(self.store.home(), from, path, false)?)
     }
 
     /// Materialises a pending thread. One that is materialised already: nothing is done.
@@ -1045,6 +1129,7 @@ impl Fs {
         let over =
             if area == Area::Pending && at < size { bytes_at(&lies, at, bytes.len())? } else { Vec::new() };
         let count = opened.write_at(bytes, at).map_err(StoreError::io("write", &lies))?;
+        hit("spool.written");
         if area == Area::Pending
             && let Err(error) = self.follow_pending(file, &lies, at < size)
         {
@@ -1291,17 +1376,6 @@ fn looks_like_rollout(name: &[u8]) -> bool {
     name.starts_with(b"rollout-") && (name.ends_with(b".jsonl") || name.ends_with(b".jsonl.zst"))
 }
 
-fn make_file(path: &Path, mode: u32) -> Result<()> {
-    let made = OpenOptions::new().write(true).create_new(true).mode(mode & 0o777).open(path);
-    let made = made.map_err(StoreError::io("create", path))?;
-    // The caller's umask was applied by the kernel; ours must not be.
-    let set = made.set_permissions(fs::Permissions::from_mode(mode & 0o777));
-    if set.is_err() {
-        let _ = fs::remove_file(path);
-    }
-    Ok(set.map_err(StoreError::io("create", path))?)
-}
-
 /// One write call: what it takes lands as one piece, at the end whatever others do.
 fn append_once(file: &File, bytes: &[u8]) -> io::Result<usize> {
     loop {
@@ -1348,23 +1422,6 @@ fn is_kept_compressed(plain: &Path) -> Result<bool> {
             return Ok(same);
         }
     }
-}
-
-fn replace_by_copy(from: &Path, to: &Path, error: io::Error) -> io::Result<()> {
-    if error.raw_os_error() != Some(libc::EXDEV) {
-        return Err(error);
-    }
-    let beside = to.with_extension("jsonl.rolloutfs.tmp");
-    let replaced = fs::copy(from, &beside)
-        .and_then(|_| File::open(&beside)?.sync_all())
-        .and_then(|()| fs::rename(&beside, to));
-    if replaced.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    replaced?;
-    // The names are the new ones now, whatever becomes of what they were copied from.
-    fs::remove_file(from).unwrap_or_else(|error| log::warn!("{} is left over: {error}", from.display()));
-    Ok(())
 }
 
 fn set_times_and_mode(path: &Path, wanted: &Wanted) -> Result<()> {

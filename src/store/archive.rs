@@ -5,9 +5,11 @@
 //! `sessions` as long as they are apart: Codex looks there first, and would go on with an outdated `.zst`.
 //! Depends on `placement`, `content`, `rollout` and `scan`.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -242,16 +244,17 @@ fn relocate(home: &Home, path: &[u8], direction: Direction, options: &MoveOption
 /// The checks of spec 9.1, 2 and 3.
 fn check_source(home: &Home, path: &[u8], direction: Direction) -> Result<RolloutName> {
     let (root, _) = direction.roots();
-    check_inside(home, path, &[root])?;
+    check_inside(home.root(), path, &[root])?;
     RolloutName::parse(split_path(path).1).ok_or_else(|| {
         let reason = "only files named rollout-<time>-<thread id>.jsonl are threads";
         StoreError::denied(&home.join(path), reason)
     })
 }
 
-/// The folder of a logical path must lie in one of the `roots` of the home, also when its links are followed.
-pub(super) fn check_inside(home: &Home, path: &[u8], roots: &[&str]) -> Result<()> {
-    let file = home.join(path);
+/// The folder of a path below `base` must lie in one of its `roots`, also when its links are followed.
+pub(super) fn check_inside(base: &Path, path: &[u8], roots: &[&str]) -> Result<()> {
+    let join = |path: &[u8]| base.join(OsStr::from_bytes(path));
+    let file = join(path);
     let outside =
         || StoreError::denied(&file, format!("it must be in the home's folder {}", roots.join(" or ")));
     let is_plain = |component: &[u8]| !matches!(component, b"" | b"." | b"..");
@@ -266,7 +269,7 @@ pub(super) fn check_inside(home: &Home, path: &[u8], roots: &[&str]) -> Result<(
         }
         resolved => resolved.map_err(StoreError::io("resolve", &path)),
     };
-    let is_inside = resolve(home.join(split_path(path).0))?.starts_with(resolve(home.root().join(root))?);
+    let is_inside = resolve(join(split_path(path).0))?.starts_with(resolve(base.join(root))?);
     if is_inside { Ok(()) } else { Err(outside()) }
 }
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::areas::Areas;
 use super::error::{Result, StoreError};
 use super::failpoint;
-use super::home::SESSION_INDEX_NAME;
+use super::home::{SESSION_INDEX_NAME, give_folder_to_owner_of, give_to_owner_of};
 use super::rollout::RolloutName;
 use super::thaw::{ThawTime, thaw};
 
@@ -104,6 +104,7 @@ impl Journal {
             open()
         });
         let file = opened.map_err(failed)?;
+        give_to_owner_of(&self.folder, &file);
         let header = Header { path, accepted: 0, landed: 0, landing: None };
         let mut entry = Entry { file, lies, header, bytes: Vec::new() };
         match entry.extend(piece) {
@@ -257,7 +258,9 @@ enum Replay {
 
 fn make_folder(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    give_folder_to_owner_of(folder.parent().unwrap_or(folder), folder);
+    Ok(())
 }
 
 fn replay_one(lies: &Path, areas: &Areas) -> Result<Replay> {

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -84,6 +84,35 @@ impl Home {
         self.root.join(std::ffi::OsStr::from_bytes(path))
     }
 
+    /// Gives a file that this process just made to the owner of the home, where it is root.
+    pub fn give(&self, file: &File) {
+        give_to_owner_of(&self.root, file);
+    }
+
+    /// Makes a folder within the state folder, and those above it: mode 0700, and the home's owner.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn make_private_folder(&self, folder: &Path) -> Result<()> {
+        let mut missing = Vec::new();
+        let mut at = Some(folder);
+        while let Some(path) = at.filter(|path| !path.is_dir()) {
+            missing.push(path);
+            at = path.parent();
+        }
+        for path in missing.into_iter().rev() {
+            match fs::DirBuilder::new().mode(0o700).create(path) {
+                // Another call made it meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+                made => {
+                    made.map_err(StoreError::io("make the folder", path))?;
+                    give_folder_to_owner_of(&self.root, path);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Where its files lie, with the spool of its own state folder.
     pub fn areas(&self) -> Areas {
         Areas::new(self, &self.root.join(STATE_DIR_NAME))
@@ -118,12 +147,12 @@ impl Home {
     /// The state folder, made where it is not there: `given`, else the first candidate that can be written.
     pub fn make_state_dir(&self, given: Option<&Path>) -> Result<PathBuf> {
         if let Some(given) = given {
-            try_state_dir(given)?;
+            self.try_state_dir(given)?;
             return fs::canonicalize(given).map_err(StoreError::io("open", given));
         }
         let mut first_error = None;
         for candidate in self.state_candidates() {
-            match try_state_dir(&candidate) {
+            match self.try_state_dir(&candidate) {
                 Ok(()) => {
                     if let Some(error) = &first_error {
                         log::warn!("{error}; the index is kept in {} instead", candidate.display());
@@ -135,6 +164,25 @@ impl Home {
         }
         // There is at least the candidate in the home, and it failed.
         Err(first_error.unwrap_or_else(|| StoreError::Invalid("no state folder".into())))
+    }
+
+    fn try_state_dir(&self, dir: &Path) -> Result<()> {
+        let is_new = !dir.is_dir();
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(StoreError::io("create", dir))?;
+        if is_new {
+            give_folder_to_owner_of(&self.root, dir);
+        }
+        if !is_ours(dir) {
+            return Err(StoreError::Invalid(format!("{} belongs to another user", dir.display())));
+        }
+        let probe = dir.join(format!(".probe-{}", std::process::id()));
+        let written =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&probe).and_then(
+                |mut file| file.write_all(&vec![0x5a; STATE_ROOM_BYTES]).and_then(|()| file.sync_data()),
+            );
+        let _ = fs::remove_file(&probe);
+        written.map_err(StoreError::io("write in", dir))
     }
 
     /// The state folder of an earlier run, if there is one; nothing is made.
@@ -158,6 +206,36 @@ pub(super) fn is_passing(state_dir: &Path) -> bool {
     passing_places().iter().any(|base| state_dir.starts_with(ours(base)))
 }
 
+/// Where this process is root: the owner of `like`, whom what it makes is given to. Else what root made for the home of
+/// another user would shut that user out.
+fn owner_to_be(like: &Path) -> Option<(u32, u32)> {
+    let found = (effective_user_id() == 0).then(|| fs::metadata(like).ok()).flatten()?;
+    Some((found.uid(), found.gid()))
+}
+
+/// Gives a file that this process just made to the owner of `like`, where it is root. A disk may know no owners.
+pub(super) fn give_to_owner_of(like: &Path, file: &File) {
+    if let Some((uid, gid)) = owner_to_be(like)
+        && let Err(error) = fchown(file, Some(uid), Some(gid))
+    {
+        log::debug!("a new file stays root's: {error}");
+    }
+}
+
+/// The same of a folder.
+pub(super) fn give_folder_to_owner_of(like: &Path, folder: &Path) {
+    if let Some((uid, gid)) = owner_to_be(like)
+        && let Err(error) = lchown(folder, Some(uid), Some(gid))
+    {
+        log::debug!("{} stays root's: {error}", folder.display());
+    }
+}
+
+fn effective_user_id() -> libc::uid_t {
+    // SAFETY: geteuid cannot fail and touches no memory.
+    unsafe { libc::geteuid() }
+}
+
 fn user_id() -> libc::uid_t {
     // SAFETY: getuid cannot fail and touches no memory.
     unsafe { libc::getuid() }
@@ -171,24 +249,8 @@ const STATE_ROOM_BYTES: usize = 256 * 1024;
 
 /// A state folder in a world-writable place could be someone else's.
 fn is_ours(dir: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    // SAFETY: geteuid cannot fail and touches no memory.
-    let uid = unsafe { libc::geteuid() };
+    let uid = effective_user_id();
     fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir() && (found.uid() == uid || uid == 0))
-}
-
-fn try_state_dir(dir: &Path) -> Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(StoreError::io("create", dir))?;
-    if !is_ours(dir) {
-        return Err(StoreError::Invalid(format!("{} belongs to another user", dir.display())));
-    }
-    let probe = dir.join(format!(".probe-{}", std::process::id()));
-    let written =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&probe).and_then(
-            |mut file| file.write_all(&vec![0x5a; STATE_ROOM_BYTES]).and_then(|()| file.sync_data()),
-        );
-    let _ = fs::remove_file(&probe);
-    written.map_err(StoreError::io("write in", dir))
 }
 
 /// A command that looks whether the lock is held holds it for a moment: tried again this often, with this pause.
@@ -229,6 +291,7 @@ impl StateLock {
             .mode(0o600)
             .open(&path)
             .map_err(StoreError::io("open", &path))?;
+        give_to_owner_of(home, &file);
         if let Err(error) = lock_patiently(&file) {
             if error.raw_os_error() != Some(libc::EWOULDBLOCK) {
                 return Err(StoreError::io("lock", &path)(error));

@@ -315,6 +315,14 @@ impl Queries<'_> {
         Ok(known)
     }
 
+    /// The path of a rollout with an entry in this directory whose history lies in the rollout `base` (`history_base`).
+    pub fn fork_in(&self, dir: NodeNumber, base: ThreadId) -> rusqlite::Result<Option<Vec<u8>>> {
+        // Behind the digit of `ThreadMetadata::to_index_text`.
+        let sql = "SELECT r.path FROM entries e JOIN rollouts r ON r.row = e.row JOIN texts t ON t.row = r.row \
+                   WHERE e.dir = ?1 AND json_extract(substr(t.meta, 2), '$.history_base_id') = ?2 LIMIT 1";
+        self.one(sql, params![dir.to_sql(), base.to_string()], |row| row.get(0))
+    }
+
     /// The directories directly below another.
     pub fn child_dirs(&self, parent: NodeNumber) -> rusqlite::Result<Vec<DirRow>> {
         self.all(

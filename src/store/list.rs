@@ -24,6 +24,7 @@ mod tests;
 use std::path::PathBuf;
 
 pub use cursor::Cursor;
+pub(super) use head::read_header;
 pub use item::{GitInfo, ListItem, NO_MESSAGE};
 pub use lookup::PREFIX_DIGITS_MIN;
 pub use source::{Source, open_for_reading};

@@ -21,6 +21,7 @@ mod indexer;
 pub mod list;
 pub mod metadata;
 pub mod node;
+pub mod pending;
 pub mod placement;
 pub mod placing;
 pub mod policy;
@@ -47,6 +48,7 @@ use held::{Journal, Replayed};
 use home::{Home, INDEX_NAME, StateLock};
 use index::Index;
 use indexer::Indexer;
+use pending::Recover;
 use placing::Placing;
 pub use scan::{ROOTS, is_clutter};
 use watch::Hint;
@@ -63,6 +65,8 @@ pub struct StoreOptions {
     pub readers: usize,
     /// Follow changes of the home.
     pub watch: bool,
+    /// Finish at the start what a killed daemon left of pending threads ([`pending::recover`]).
+    pub recover: Recover,
     /// Only read an index that another process keeps.
     pub beside: bool,
     /// What the store is opened for, in words, for others who find it locked.
@@ -82,6 +86,7 @@ impl Default for StoreOptions {
             cache_bytes_max: CACHE_BYTES_MAX_DEFAULT,
             readers: std::thread::available_parallelism().map_or(2, usize::from),
             watch: true,
+            recover: Recover::Nothing,
             beside: false,
             purpose: "rolloutfs".into(),
         }
@@ -122,6 +127,13 @@ impl Store {
             (None, None)
         } else {
             let lock = StateLock::take(&state_dir, home.root(), &options.purpose)?;
+            // Before anything is listed, and where what is pending was promised to last.
+            if !home::is_passing(&state_dir) {
+                let recovered = pending::recover(&home, &areas, options.recover);
+                if recovered != pending::Recovered::default() {
+                    log::info!("pending threads of an earlier mount: {recovered:?}");
+                }
+            }
             let writer = Writer::open(&path, placing)?;
             let replayed = Journal::new(&state_dir).replay(&areas);
             if replayed != Replayed::default() {

@@ -10,6 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::{Result, StoreError};
+use super::home::give_to_owner_of;
 
 /// Raised whenever the tables or the meaning of a column change.
 pub const SCHEMA_VERSION: u32 = 3;
@@ -218,7 +219,7 @@ fn make_private(path: &Path) -> Result<()> {
         .append(true)
         .mode(0o600)
         .open(path)
-        .map(drop)
+        .map(|file| give_to_owner_of(path.parent().unwrap_or(path), &file))
         .map_err(StoreError::io("create", path))
 }
 

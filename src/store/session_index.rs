@@ -19,6 +19,7 @@ use uuid::Uuid;
 use self::lines::{ForwardLines, ReadFrom};
 use super::error::{Result, StoreError};
 use super::failpoint::hit;
+use super::home::give_to_owner_of;
 
 mod follow;
 mod lines;
@@ -192,6 +193,7 @@ pub fn append(path: &Path, entry: &NameEntry) -> Result<()> {
         let length = entry.thread_name.len();
         return Err(StoreError::Invalid(format!("a name of {length} bytes is too long for the index")));
     }
+    let is_new = fs::symlink_metadata(path).is_err();
     let mut file = OpenOptions::new()
         .read(true)
         .append(true)
@@ -200,6 +202,9 @@ pub fn append(path: &Path, entry: &NameEntry) -> Result<()> {
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
         .map_err(StoreError::io("open", path))?;
+    if is_new {
+        give_to_owner_of(path.parent().unwrap_or(path), &file);
+    }
     let mut line = Vec::with_capacity(json.len() + 2);
     if !ends_with_newline(&file).map_err(StoreError::io("read", path))? {
         line.push(b'\n');

@@ -1,21 +1,21 @@
 //! How does a compressed rollout become a plain one again, so that lines can be appended to it?
 //!
 //! Spec 1.5: decode beside it, sync, publish without overwriting, then remove the compressed file. A crash
-//! leaves both files, of which the plain one counts, or a temporary; never none. Depends on `content`.
+//! leaves both files, of which the plain one counts, or a temporary that the next thaw sweeps; never none. Depends on
+//! `content`, `placement` and `failpoint`.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use super::content::{self, Encoding, Located};
 use super::error::{Result, StoreError};
+use super::failpoint::hit;
+use super::placement::{Temporary, sync_folder};
 
 /// Bytes that are decoded at once.
 const BUFFER_BYTES: usize = 128 * 1024;
-/// How many names for the temporary are tried.
-const NAMES_TRIED_MAX: u32 = 16;
 
 /// The mtime that a thawed rollout gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,98 +38,55 @@ pub fn thaw(logical: &Path, time: ThawTime) -> Result<bool> {
     if located.encoding == Encoding::Plain {
         return Ok(false);
     }
-    let (temporary, file) = create_beside(logical)?;
-    let published = fill(&located, &temporary, &file, time).and_then(|()| publish(&temporary, logical));
-    // Gone already where it was published by rename.
-    let removed = fs::remove_file(&temporary);
-    published?;
-    if let Err(error) = removed
-        && error.kind() != ErrorKind::NotFound
-    {
-        log::warn!("{} is left over: {error}", temporary.display());
+    let folder = logical.parent().unwrap_or(Path::new("."));
+    let mut temporary = Temporary::create(folder)?;
+    decode(&located, &mut temporary)?;
+    match time {
+        ThawTime::Keep => temporary.take_after(&located.stat)?,
+        ThawTime::Now => temporary.take_owner_and_mode(&located.stat, located.stat.mode() & 0o7777)?,
     }
-    sync_parent(logical)?;
+    temporary.sync()?;
+    hit("thaw.decoded");
+    match temporary.place(logical) {
+        // A plain rollout that came meanwhile counts, and stays.
+        Ok(()) | Err(StoreError::Exists { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    hit("thaw.placed");
+    sync_folder(folder)?;
     match fs::remove_file(&located.path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             // The plain file counts from now on, so this is untidy and not wrong.
             log::warn!("{} is left over: {error}", located.path.display());
         }
-        _ => {}
+        _ => hit("thaw.removed"),
     }
     Ok(true)
 }
 
-/// A file of a name that is never taken for a rollout, open for writing.
-fn create_beside(logical: &Path) -> Result<(PathBuf, File)> {
-    let mut last = None;
-    for _ in 0..NAMES_TRIED_MAX {
-        let random = uuid::Uuid::new_v4().simple().to_string();
-        let path = logical.with_file_name(format!(".rollout-materialize-{}", &random[..12]));
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(file) => return Ok((path, file)),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => last = Some((path, error)),
-            Err(error) => return Err(StoreError::io("create", &path)(error)),
-        }
-    }
-    // At least one name was tried, and each that was taken is noted.
-    let (path, error) = last.unwrap_or_else(|| (logical.to_owned(), ErrorKind::AlreadyExists.into()));
-    Err(StoreError::io("create", &path)(error))
-}
-
-fn fill(located: &Located, temporary: &Path, mut file: &File, time: ThawTime) -> Result<()> {
+fn decode(located: &Located, temporary: &mut Temporary) -> Result<()> {
     let mut reader = content::open_decoded_reader(located)?;
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let length = match reader.read(&mut buffer) {
-            Ok(0) => break,
+            Ok(0) => return Ok(()),
             Ok(length) => length,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(content::read_error(located, error)),
         };
-        file.write_all(&buffer[..length]).map_err(StoreError::io("write", temporary))?;
+        let written = temporary.file().write_all(&buffer[..length]);
+        written.map_err(StoreError::io("write", temporary.path()))?;
     }
-    if let Err(error) = fchown(file, Some(located.stat.uid()), Some(located.stat.gid())) {
-        log::debug!("{}: the owner is not kept: {error}", temporary.display());
-    }
-    let finished = file.set_permissions(located.stat.permissions()).and_then(|()| match time {
-        ThawTime::Keep => file.set_modified(located.stat.modified()?),
-        ThawTime::Now => Ok(()),
-    });
-    finished.and_then(|()| file.sync_all()).map_err(StoreError::io("write", temporary))
-}
-
-/// Gives the temporary its name. A plain rollout that came meanwhile counts, and stays.
-fn publish(temporary: &Path, logical: &Path) -> Result<()> {
-    match fs::hard_link(temporary, logical) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        // A disk without hard links.
-        Err(_) => match rename_without_overwriting(temporary, logical) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            done => done.map_err(StoreError::io("create", logical)),
-        },
-    }
-}
-
-fn rename_without_overwriting(from: &Path, to: &Path) -> io::Result<()> {
-    let text = |path: &Path| std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other);
-    let (from, to) = (text(from)?, text(to)?);
-    // SAFETY: both are strings that end in NUL and live until the call returns.
-    let done = unsafe {
-        libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::RENAME_NOREPLACE)
-    };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-fn sync_parent(path: &Path) -> Result<()> {
-    let Some(parent) = path.parent() else { return Ok(()) };
-    File::open(parent).and_then(|dir| dir.sync_all()).map_err(StoreError::io("sync", parent))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::failpoint::crash;
     use super::*;
+    use std::fs::File;
+    use std::io;
     use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
     use std::time::{Duration, SystemTime};
 
     const NAME: &str = "rollout-2026-02-08T10-15-01-0198c0de-0000-7000-8000-0000000000aa.jsonl";
@@ -187,24 +144,29 @@ mod tests {
         assert!(frozen.zst.exists());
     }
 
-    /// Spec 11.6, case 11.
     #[test]
-    fn nothing_is_overwritten_when_published() {
-        let frozen = frozen(b"");
-        for name in ["by-link", "by-rename"] {
-            let from = frozen.dir.path().join(name);
-            fs::write(&from, name).unwrap();
-            if name == "by-link" {
-                publish(&from, &frozen.logical).unwrap();
-            } else {
-                let refused = rename_without_overwriting(&from, &frozen.logical).unwrap_err();
-                assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
-            }
+    fn the_child_of_the_crash_test() {
+        let Some((dir, _)) = crash::asked() else { return };
+        thaw(&dir.join(NAME), ThawTime::Keep).unwrap();
+    }
+
+    #[test]
+    fn a_crash_at_any_point_leaves_the_thread_and_the_next_try_tidies_up() {
+        let test = "store::thaw::tests::the_child_of_the_crash_test";
+        let text = b"one\ntwo\n".repeat(1000);
+        for point in ["thaw.decoded", "place.moved", "thaw.placed", "thaw.removed"] {
+            let frozen = frozen(&compressed(&text));
+            assert!(crash::child_aborts(test, frozen.dir.path(), "thaw", point), "{point}");
+            let mut found = Vec::new();
+            let located = content::locate(&frozen.logical).unwrap();
+            content::open_decoded_reader(&located).unwrap().read_to_end(&mut found).unwrap();
+            assert!(found == text, "{point}");
+            thaw(&frozen.logical, ThawTime::Keep).unwrap();
+            assert!(fs::read(&frozen.logical).unwrap() == text, "{point}");
+            // A `.zst` that is left is hidden by the plain file.
+            let others = names(frozen.dir.path()).into_iter().filter(|name| !name.starts_with(NAME));
+            assert_eq!(others.count(), 0, "{point}");
         }
-        assert_eq!(fs::read(&frozen.logical).unwrap(), b"by-link");
-        let free = frozen.dir.path().join("free");
-        rename_without_overwriting(&frozen.logical, &free).unwrap();
-        assert_eq!(fs::read(free).unwrap(), b"by-link");
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! `<state>/trash/<item>/` holds the files as they were and `info.json`, which says where each belongs. `info.json` is
 //! written and synced before the first file comes, and goes after the last: so an item without files is the rest of
 //! a removal that did not begin or of a restoration that is done. Names stay in `session_index.jsonl` until the item is
-//! destroyed, so that a restored thread has its name. Nothing is destroyed unless [`Trash::destroy`] is told to.
-//! Depends on `placement`, `archive`, `session_index` and `home`.
+//! destroyed, so that a restored thread has its name. Nothing is destroyed unless [`Trash::destroy`] is told to, and
+//! what another thread goes on from only with force. A pending thread comes from the spool and is restored to the home:
+//! whoever takes it back wants to see it. Depends on `placement`, `archive`, `session_index` and `home`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -18,11 +19,12 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use super::archive::{self, archived_path, files_of};
+use super::archive::{self, archived_path, files_of, visit_rollouts};
+use super::areas::{Area, Areas};
 use super::content::{self, Encoding};
 use super::error::{Result, StoreError};
 use super::failpoint::hit;
-use super::home::{Home, STATE_DIR_NAME};
+use super::home::{Home, SESSION_INDEX_NAME, STATE_DIR_NAME, give_folder_to_owner_of};
 use super::placement::{is_ours, make_folder, move_no_replace, sync_folder};
 use super::rollout::{RolloutName, ThreadId};
 use super::row::DiskStat;
@@ -30,6 +32,7 @@ use super::scan::ROOTS;
 use super::session_index;
 use super::tree::split_path;
 
+mod bases;
 mod info;
 #[cfg(test)]
 mod tests;
@@ -57,9 +60,18 @@ pub struct TrashItem {
     pub present: usize,
 }
 
+impl TrashItem {
+    /// How long ago it was removed; None where that is not known.
+    pub fn removed_before(&self) -> Option<Duration> {
+        removed_before(&self.info)
+    }
+}
+
 /// Why and how something is removed.
 #[derive(Clone, Debug, Default)]
 pub struct PutOptions {
+    /// Where the files lie: in the home, or in the spool.
+    pub area: Area,
     /// The thread's name.
     pub name: Option<String>,
     /// Who removes it or why, in words.
@@ -68,17 +80,55 @@ pub struct PutOptions {
     pub despite_writer: bool,
 }
 
+/// Where the files of an item are after its restoration, or why it stays in the trash.
+pub type Restored = Result<Vec<PathBuf>>;
+
+/// A name that was kept before it is dropped.
+#[derive(Debug)]
+pub struct KeptName {
+    file: PathBuf,
+    before_bytes: u64,
+    after_bytes: u64,
+}
+
+impl KeptName {
+    /// It was not dropped: its line goes again, unless another came after it.
+    pub fn take_back(self) {
+        let cut = || {
+            let file = fs::OpenOptions::new().write(true).open(&self.file)?;
+            if file.metadata()?.len() != self.after_bytes {
+                return Ok(());
+            }
+            if self.before_bytes == 0 { fs::remove_file(&self.file) } else { file.set_len(self.before_bytes) }
+        };
+        if let Err(error) = cut() {
+            log::debug!("{}: {error}; it has a name that was not dropped", self.file.display());
+        }
+    }
+}
+
 /// The trash of a home.
 #[derive(Clone, Debug)]
 pub struct Trash {
     home: Home,
+    areas: Areas,
     folder: PathBuf,
+}
+
+/// What [`Trash::destroy`] did.
+#[derive(Clone, Debug, Default)]
+pub struct Destroyed {
+    /// Items that are gone.
+    pub gone: Vec<TrashItem>,
+    /// Items that stay because the history of another rollout lies in them, with what that rollout is.
+    pub needed: Vec<(TrashItem, String)>,
 }
 
 impl Trash {
     /// The trash in the state folder `state_dir`. Nothing is made.
     pub fn new(home: &Home, state_dir: &Path) -> Trash {
-        Trash { home: home.clone(), folder: state_dir.join(TRASH_DIR_NAME) }
+        let areas = Areas::new(home, state_dir);
+        Trash { home: home.clone(), areas, folder: state_dir.join(TRASH_DIR_NAME) }
     }
 
     /// The trash of a home whose state folder is not open: in the one given, else the one that has the index, else the
@@ -96,7 +146,7 @@ impl Trash {
         &self.folder
     }
 
-    /// Moves files (paths on disk below the home, as [`companions`] answers them) into a new item. All of them belong to
+    /// Moves files (paths on disk below the home or the spool, as [`companions`] answers them) into a new item. All of them belong to
     /// one thread, the one that counts last: as long as it is in its place, the thread is.
     ///
     /// # Errors
@@ -107,11 +157,12 @@ impl Trash {
             paths.iter().find_map(|path| Some(RolloutName::parse(split_path(path).1)?.thread_id()));
         let mut files = Vec::new();
         for path in paths {
-            files.extend(self.look_at(path, &files)?);
+            files.extend(self.look_at(options.area, path, &files)?);
         }
         if files.is_empty() {
-            let what =
-                paths.first().map_or_else(String::new, |path| self.home.join(path).display().to_string());
+            let what = paths
+                .first()
+                .map_or_else(String::new, |path| self.areas.join(options.area, path).display().to_string());
             return Err(StoreError::NotFound { what });
         }
         if let Some(thread) = thread_id.filter(|_| !options.despite_writer) {
@@ -125,20 +176,20 @@ impl Trash {
         let info = TrashInfo { thread_id, name: options.name.clone(), removed_at, why, files };
         let (id, folder) = self.make_item(now, thread_id)?;
         hit("trash.folder_made");
-        if let Err(error) = self.fill_item(&folder, &info) {
-            self.empty_item(&folder, &info);
+        if let Err(error) = self.fill_item(options.area, &folder, &info) {
+            self.empty_item(options.area, &folder, &info);
             return Err(error);
         }
         let present = count_present(&folder, &info);
         Ok(TrashItem { id, folder, info, present })
     }
 
-    fn fill_item(&self, folder: &Path, info: &TrashInfo) -> Result<()> {
-        write_info(folder, info)?;
+    fn fill_item(&self, area: Area, folder: &Path, info: &TrashInfo) -> Result<()> {
+        write_info(&self.home, folder, info)?;
         sync_folder(&self.folder)?;
         hit("trash.info_written");
         for file in &info.files {
-            let from = self.home.join(&decode_path(&file.path));
+            let from = self.areas.join(area, &decode_path(&file.path));
             match move_no_replace(&from, &folder.join(&file.stored), true) {
                 // Gone meanwhile is what was wanted (spec 9.3).
                 Err(StoreError::NotFound { .. }) => {}
@@ -150,9 +201,9 @@ impl Trash {
     }
 
     /// Undoes a removal that was refused half-way, the file that counts first. What cannot go back stays an item.
-    fn empty_item(&self, folder: &Path, info: &TrashInfo) {
+    fn empty_item(&self, area: Area, folder: &Path, info: &TrashInfo) {
         for file in info.files.iter().rev() {
-            let (stored, from) = (folder.join(&file.stored), self.home.join(&decode_path(&file.path)));
+            let (stored, from) = (folder.join(&file.stored), self.areas.join(area, &decode_path(&file.path)));
             if fs::symlink_metadata(&stored).is_err() {
                 continue;
             }
@@ -168,9 +219,9 @@ impl Trash {
         }
     }
 
-    fn look_at(&self, path: &[u8], before: &[TrashedFile]) -> Result<Option<TrashedFile>> {
-        let file = self.home.join(path);
-        match archive::check_inside(&self.home, path, &ROOTS) {
+    fn look_at(&self, area: Area, path: &[u8], before: &[TrashedFile]) -> Result<Option<TrashedFile>> {
+        let file = self.areas.join(area, path);
+        match archive::check_inside(self.areas.root(area), path, &ROOTS) {
             Err(StoreError::NotFound { .. }) => return Ok(None),
             checked => checked?,
         }
@@ -193,8 +244,7 @@ impl Trash {
 
     /// A folder that nobody had: `<UTC time>-<last 8 digits of the thread's id>`, and a number where that is taken.
     fn make_item(&self, now: OffsetDateTime, thread: Option<ThreadId>) -> Result<(String, PathBuf)> {
-        let recursive = DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
-        recursive.map_err(StoreError::io("make the folder", &self.folder))?;
+        self.home.make_private_folder(&self.folder)?;
         if let Some(state_dir) = self.folder.parent() {
             sync_folder(state_dir)?;
         }
@@ -206,7 +256,11 @@ impl Trash {
             let folder = self.folder.join(&id);
             match DirBuilder::new().mode(0o700).create(&folder) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                made => return made.map(|()| (id, folder.clone())).map_err(StoreError::io("make", &folder)),
+                made => {
+                    made.map_err(StoreError::io("make", &folder))?;
+                    give_folder_to_owner_of(self.home.root(), &folder);
+                    return Ok((id, folder));
+                }
             }
         }
         Err(StoreError::exists(&self.folder.join(stem), "too many items within a second; try again"))
@@ -271,13 +325,68 @@ impl Trash {
         Err(StoreError::NotFound { what })
     }
 
+    /// Keeps a name that is about to be dropped, as a line that can be appended to the names file again.
+    ///
+    /// # Errors
+    /// As [`session_index::rename`].
+    pub fn keep_name(&self, thread: ThreadId, name: &str) -> Result<KeptName> {
+        self.home.make_private_folder(&self.folder)?;
+        let file = self.folder.join(SESSION_INDEX_NAME);
+        let length = || fs::metadata(&file).map_or(0, |found| found.len());
+        let before_bytes = length();
+        session_index::rename(&file, thread.uuid(), name)?;
+        Ok(KeptName { before_bytes, after_bytes: length(), file })
+    }
+
     /// Puts the files of an item back where they were, the one that counts first, or below the folder `to` (logical, in
     /// the home). What an interrupted restoration put back is left there. Answers where they are now.
     ///
     /// # Errors
     /// [`StoreError::Exists`] where a file or the id is there already: then nothing is moved. [`StoreError::NotFound`] for
     /// an item without files; [`StoreError::Denied`] for a folder outside of the two; else [`StoreError::Io`].
-    pub fn restore(&self, item: &TrashItem, to: Option<&[u8]>) -> Result<Vec<PathBuf>> {
+    pub fn restore(&self, item: &TrashItem, to: Option<&[u8]>) -> Restored {
+        let others = match item.info.thread_id {
+            Some(thread) => files_of(&self.home, thread)?,
+            None => Vec::new(),
+        };
+        self.restore_beside(item, to, &others)
+    }
+
+    /// Restores many items, those that were removed last first, and shows `done` the outcome of each. The home is
+    /// walked once for all of them.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] where the home cannot be read, and what `done` answers.
+    pub fn restore_all(
+        &self,
+        items: &[TrashItem],
+        to: Option<&[u8]>,
+        done: &mut dyn FnMut(&TrashItem, Restored) -> Result<()>,
+    ) -> Result<()> {
+        let wanted: HashSet<ThreadId> = items.iter().filter_map(|item| item.info.thread_id).collect();
+        let mut others: HashMap<ThreadId, Vec<Vec<u8>>> = HashMap::new();
+        visit_rollouts(&self.home, &mut |path, name| {
+            if wanted.contains(&name.thread_id()) {
+                others.entry(name.thread_id()).or_default().push(path);
+            }
+        })?;
+        let mut items: Vec<_> = items.iter().collect();
+        items.sort_by(|one, other| (&other.info.removed_at, &other.id).cmp(&(&one.info.removed_at, &one.id)));
+        for item in items {
+            let known = item.info.thread_id.and_then(|thread| others.get(&thread));
+            let restored = self.restore_beside(item, to, known.map_or(&[], Vec::as_slice));
+            if let (Some(thread), Ok(files)) = (item.info.thread_id, &restored) {
+                let below = files.iter().filter_map(|file| file.strip_prefix(self.home.root()).ok());
+                let paths = below.map(|path| logical(path.as_os_str().as_bytes()));
+                others.entry(thread).or_default().extend(paths);
+            }
+            done(item, restored)?;
+        }
+        Ok(())
+    }
+
+    /// `others`: the logical paths of the thread's files in the home.
+    fn restore_beside(&self, item: &TrashItem, to: Option<&[u8]>, others: &[Vec<u8>]) -> Restored {
         let mut moves = Vec::new();
         for file in item.info.files.iter().rev() {
             let from = item.folder.join(&file.stored);
@@ -293,7 +402,7 @@ impl Trash {
         if moves.is_empty() {
             return Err(StoreError::NotFound { what: format!("a file of the trashed item {}", item.id) });
         }
-        self.check_room(item, &moves)?;
+        self.check_room(item, &moves, others)?;
         hit("trash.restore_checked");
         let mut restored = Vec::new();
         for (from, target) in moves {
@@ -308,13 +417,9 @@ impl Trash {
         Ok(restored)
     }
 
-    fn check_room(&self, item: &TrashItem, moves: &[(PathBuf, Vec<u8>)]) -> Result<()> {
+    fn check_room(&self, item: &TrashItem, moves: &[(PathBuf, Vec<u8>)], others: &[Vec<u8>]) -> Result<()> {
         let own: Vec<Vec<u8>> =
             item.info.files.iter().map(|file| logical(&decode_path(&file.path))).collect();
-        let others = match item.info.thread_id {
-            Some(thread) => files_of(&self.home, thread)?,
-            None => Vec::new(),
-        };
         for (at, (from, target)) in moves.iter().enumerate() {
             let file = self.home.join(target);
             if moves[..at].iter().any(|(_, other)| other == target) {
@@ -323,7 +428,7 @@ impl Trash {
                     "the item has two files for it; restore it without --to",
                 ));
             }
-            match archive::check_inside(&self.home, target, &ROOTS) {
+            match archive::check_inside(self.home.root(), target, &ROOTS) {
                 // Its folder will be made.
                 Ok(()) | Err(StoreError::NotFound { .. }) => {}
                 Err(error) => return Err(error),
@@ -349,13 +454,14 @@ impl Trash {
     }
 
     /// Destroys the items that were removed at least `older_than` ago, and the names of threads that have no file
-    /// left anywhere. Answers what is gone. Empty folders of interrupted removals go as well.
+    /// left anywhere; with everything also the names that were dropped. An item in which the history of another rollout lies (spec 9.3) stays, but with `force`. Empty
+    /// folders of interrupted removals go as well.
     ///
     /// # Errors
     /// [`StoreError::Io`]; what was destroyed before stays so.
-    pub fn destroy(&self, older_than: Duration) -> Result<Vec<TrashItem>> {
+    pub fn destroy(&self, older_than: Duration, force: bool) -> Result<Destroyed> {
         let now = SystemTime::now();
-        let mut gone = Vec::new();
+        let (mut doomed, mut staying) = (Vec::new(), Vec::new());
         for item in self.all()? {
             // The folder's own mtime: the last time that a file came or went. A clock set back makes it young.
             let changed = fs::metadata(&item.folder).and_then(|found| found.modified());
@@ -365,11 +471,14 @@ impl Trash {
                 if since_change >= LEFTOVER_AGE_MIN {
                     remove_item(&item.folder)?;
                 }
-                continue;
+            } else if removed_before(&item.info).unwrap_or(since_change) < older_than {
+                staying.push(item);
+            } else {
+                doomed.push(item);
             }
-            if removed_before(&item.info).unwrap_or(since_change) < older_than {
-                continue;
-            }
+        }
+        let needed = if force { Vec::new() } else { bases::take_needed(&self.home, &mut doomed, staying)? };
+        for item in &doomed {
             for file in &item.info.files {
                 let stored = item.folder.join(&file.stored);
                 match fs::remove_file(&stored) {
@@ -380,10 +489,18 @@ impl Trash {
                 }
             }
             remove_item(&item.folder)?;
-            gone.push(item);
         }
-        self.drop_names(&gone)?;
-        Ok(gone)
+        self.drop_names(&doomed)?;
+        if older_than.is_zero() && needed.is_empty() {
+            let names = self.folder.join(SESSION_INDEX_NAME);
+            match fs::remove_file(&names) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(StoreError::io("remove", &names)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(Destroyed { gone: doomed, needed })
     }
 
     /// Spec 13.3, 3: the names of what was deleted go last.
@@ -395,7 +512,7 @@ impl Trash {
         if threads.is_empty() {
             return Ok(());
         }
-        archive::visit_rollouts(&self.home, &mut |_, name| {
+        visit_rollouts(&self.home, &mut |_, name| {
             threads.remove(&name.thread_id());
         })?;
         let names = self.home.session_index();

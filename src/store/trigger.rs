@@ -2,7 +2,8 @@
 //!
 //! - a `user_message` event, or an `item_completed` one of a user's message (spec 3.1, 2.9);
 //! - of a sub-agent, whose messages are not a user's: its first `response_item`;
-//! - a `session_meta` with `history_base`: its history lies in another file, and is there at once.
+//! - a `session_meta` with `history_base`: its history lies in another file, and is there at once;
+//! - of the bare era (spec 2.10), which has no events: the first bare `message` with the role `user`.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -49,6 +50,12 @@ struct Event<'a> {
 }
 
 #[derive(Deserialize)]
+struct BareMessage<'a> {
+    #[serde(borrow)]
+    role: std::borrow::Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
 struct Item<'a> {
     #[serde(rename = "type", borrow)]
     kind: std::borrow::Cow<'a, str>,
@@ -83,7 +90,14 @@ impl Trigger {
     }
 
     fn is_trigger(&mut self, record: &Record<'_>) -> bool {
-        let Record::Enveloped(envelope) = record else { return false };
+        let envelope = match record {
+            Record::Enveloped(envelope) => envelope,
+            Record::BareItem { kind, object } if kind == "message" => {
+                return serde_json::from_str::<BareMessage<'_>>(object)
+                    .is_ok_and(|message| message.role == "user");
+            }
+            _ => return false,
+        };
         let payload = envelope.payload.get();
         match &*envelope.kind {
             "session_meta" => {
@@ -123,6 +137,13 @@ mod tests {
             line("session_meta", &format!("{{\"id\":\"0198c0de-0000-7000-8000-000000000001\"{extra}}}"))
         };
         let item = line("response_item", r#"{"type":"message","role":"user","content":[]}"#);
+        let bare = |role: &str| {
+            let header =
+                r#"{"id":"0198c0de-0000-7000-8000-000000000001","timestamp":"2025-08-01T10:00:00.000Z"}"#;
+            format!(
+                "{header}\n{{\"record_type\":\"state\"}}\n{{\"type\":\"message\",\"role\":\"{role}\",\"content\":[]}}\n"
+            )
+        };
         let user = line("event_msg", r#"{"type":"user_message","message":"hi"}"#);
         let table = [
             (meta("") + &item, Flow::Wait),
@@ -141,6 +162,10 @@ mod tests {
             (meta(r#","history_base":{"thread_id":"x"}"#), Flow::Materialise),
             (meta(r#","history_base":null"#), Flow::Wait),
             ("not json\n".to_owned(), Flow::Wait),
+            (bare("assistant"), Flow::Wait),
+            (bare("assistant") + &bare("user"), Flow::Materialise),
+            (bare("user").trim_end().to_owned(), Flow::Wait),
+            ("{\"type\":\"reasoning\",\"role\":\"user\"}\n".to_owned(), Flow::Wait),
         ];
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("f");

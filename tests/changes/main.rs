@@ -7,6 +7,7 @@ mod archive;
 mod bad_input;
 mod mount;
 mod names;
+mod owner;
 mod pending;
 mod record;
 mod removal;

@@ -128,6 +128,11 @@ impl Mount {
         }
     }
 
+    /// The daemon's process id.
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().unwrap().child.id()
+    }
+
     /// The folder around home and mount.
     pub fn beside(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

@@ -112,6 +112,15 @@ fn a_dropped_name_leaves_all_other_lines() {
     let expected = lines + &named(2, "y");
     assert_eq!(fs::read_to_string(mount.home().join("session_index.jsonl")).unwrap(), expected);
     assert_eq!(fs::read_to_string(mount.path("session_index.jsonl")).unwrap(), expected);
+    // What was dropped is kept, as lines that give the names again.
+    fs::remove_file(mount.path("by-name/y.jsonl")).unwrap();
+    assert_names(&mount, &[], &["x", "y", "z"]);
+    mount.ok("cat $H/.rolloutfs/trash/session_index.jsonl >> session_index.jsonl");
+    assert_names(&mount, &[("z", 1), ("y", 2)], &["x"]);
+    let mut empty = std::process::Command::new(env!("CARGO_BIN_EXE_rolloutfs"));
+    let emptied = empty.args(["trash", "empty", "--all", "--home"]).arg(mount.home()).output().unwrap();
+    assert!(emptied.status.success(), "{emptied:?}");
+    assert!(!mount.home().join(".rolloutfs/trash/session_index.jsonl").exists());
 }
 
 #[test]
@@ -298,4 +307,24 @@ fn calls_that_change_the_same_folders_at_a_time_are_seen_at_once() {
         println!("{early} calls were answered early");
     }
     assert_eq!(names(&mount.path("by-name")).len() as u64, WRITERS);
+}
+
+#[test]
+fn a_thread_is_named_by_a_link_where_views_are_files_too() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::of(|home| with_threads(home, 1..=2), &["--views-as=files"]);
+    for (number, given) in [(1, "a"), (2, "b"), (2, "c")] {
+        let at = mount.path(&format!("by-name/{given}.jsonl"));
+        mount.ok(&format!("ln -s ../{} by-name/{given}.jsonl", active(number)));
+        // The thread itself, at once.
+        let found = fs::symlink_metadata(&at).unwrap();
+        assert!(found.is_file(), "{given}: {found:?}");
+        assert_eq!(fs::read_to_string(&at).unwrap(), super::thread(number));
+        assert!(names(&mount.path("by-name")).contains(&format!("{given}.jsonl")));
+    }
+    assert_eq!(names(&mount.path("by-name")), ["a.jsonl", "c.jsonl"]);
+    let there = symlink(format!("../{}", active(1)), mount.path("by-name/c.jsonl"));
+    assert_eq!(errno(there), Some(libc::EEXIST));
 }

@@ -79,3 +79,66 @@ fn a_home_without_a_state_has_nothing_pending() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(names(home.path()), ["sessions"], "nothing is made");
 }
+
+/// Spec 2.10: the lines of the summer of 2025.
+#[test]
+fn a_thread_of_the_bare_era_is_materialised_by_its_first_user_message() {
+    if !can_mount() {
+        return;
+    }
+    let mount = Mount::new(&[]);
+    let header = format!(
+        "{{\"id\":\"{}\",\"timestamp\":\"2026-02-08T09:15:02.417Z\",\"instructions\":null}}\n{{\"record_type\":\"state\"}}\n",
+        id(1)
+    );
+    let message =
+        "{\"type\":\"message\",\"role\":\"user\",\"content\":[{\"type\":\"input_text\",\"text\":\"hi\"}]}\n";
+    fs::create_dir_all(mount.path(super::DAY)).unwrap();
+    fs::write(mount.beside("old"), header.clone() + message).unwrap();
+    fs::copy(mount.beside("old"), mount.path(&active(1))).unwrap();
+    assert_eq!(fs::read_to_string(mount.home().join(active(1))).unwrap(), header.clone() + message);
+    fs::write(mount.path(&active(2)), header.replace(&id(1), &id(2))).unwrap();
+    assert!(!mount.home().join(active(2)).exists());
+}
+
+/// What fsync promises holds of the place in the home too.
+#[test]
+fn fsync_that_materialises_syncs_the_name_in_the_home() {
+    if !can_mount() {
+        return;
+    }
+    let has_strace = Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success());
+    if !has_strace {
+        return println!("skipped: strace is not installed");
+    }
+    let mount = Mount::new(&["--materialize=fsync"]);
+    fs::create_dir_all(mount.path(super::DAY)).unwrap();
+    fs::write(mount.path(&active(1)), meta(1, "")).unwrap();
+    let trace = mount.beside("trace");
+    let errors = mount.beside("strace");
+    let mut strace = Command::new("strace")
+        .args(["-f", "-y", "-e", "trace=renameat2,fsync,fdatasync", "-o"])
+        .arg(&trace)
+        .args(["-p", &mount.pid().to_string()])
+        .stderr(fs::File::create(&errors).unwrap())
+        .spawn()
+        .unwrap();
+    super::wait_until("strace is attached", || {
+        let said = fs::read_to_string(&errors).unwrap();
+        if said.contains("attached") { Ok(()) } else { Err(said) }
+    });
+    let synced = fs::File::open(mount.path(&active(1))).and_then(|file| file.sync_all());
+    // SAFETY: takes integers; the child is ours and not waited for.
+    unsafe { libc::kill(strace.id() as i32, libc::SIGINT) };
+    strace.wait().unwrap();
+    synced.unwrap();
+    assert_eq!(fs::read_to_string(mount.home().join(active(1))).unwrap(), meta(1, ""));
+    let calls = fs::read_to_string(&trace).unwrap();
+    let (before, after) = calls.split_once("renameat2(").unwrap_or_else(|| panic!("no rename: {calls}"));
+    assert!(before.contains(&super::name(1)), "its bytes first: {calls}");
+    let home = fs::canonicalize(mount.home()).unwrap();
+    for folder in ["sessions/2026/02/08", "sessions/2026/02", "sessions/2026", "sessions"] {
+        let synced = format!("<{}>)", home.join(folder).display());
+        assert!(after.contains(&synced), "{folder} after the rename: {calls}");
+    }
+}

@@ -13,6 +13,7 @@ mod disks;
 mod faults;
 mod harness;
 mod index_faults;
+mod points;
 mod storm;
 mod strace;
 mod syncs;

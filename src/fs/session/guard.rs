@@ -8,7 +8,7 @@
 
 use std::ffi::CString;
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -52,14 +52,24 @@ impl Guard {
         }
         let (abort, mount_id) = (abort.ok(), mount_id(&target));
         let orders = Orders { target, abort, mount_id, parent: std::process::id() as libc::pid_t };
+        // Before the kernel writes a core it waits for every thread, also for the one of the notice, and the main thread is
+        // not gone then: nobody would be told. Besides, a core would hold what threads say.
+        // SAFETY: takes integers.
+        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+        let (mut is_armed, arms) = io::pipe().ok()?;
         // SAFETY: the child makes system calls alone, which are async-signal-safe, and never returns.
         match unsafe { libc::fork() } {
-            0 => stand_guard(&orders),
+            0 => stand_guard(&orders, arms.as_raw_fd()),
             -1 => {
                 log::debug!("no guard: {}", std::io::Error::last_os_error());
                 None
             }
-            process => Some(Guard { process }),
+            process => {
+                // A daemon that is killed before the guard asked to be told would never be told of.
+                drop(arms);
+                let _ = is_armed.read(&mut [0]);
+                Some(Guard { process })
+            }
         }
     }
 }
@@ -74,7 +84,6 @@ impl Drop for Guard {
     }
 }
 
-/// The child. It holds no descriptor, or it would keep the mount and the lock of the home alive itself.
 /// Opens the file that ends the connection of this device.
 fn open_abort(minor: u32) -> io::Result<OwnedFd> {
     let open = |path: &Path| OpenOptions::new().write(true).open(path).map(OwnedFd::from);
@@ -106,10 +115,16 @@ fn mount_control() -> io::Result<OwnedFd> {
     }
 }
 
-fn stand_guard(orders: &Orders) -> ! {
+/// The child. It holds no other descriptor, or it would keep the mount and the lock of the home alive itself.
+fn stand_guard(orders: &Orders, arms: libc::c_int) -> ! {
     // SAFETY: system calls with integers, and with strings and sets that outlive them.
     unsafe {
         libc::setsid();
+        let mut told: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut told);
+        libc::sigprocmask(libc::SIG_SETMASK, &told, std::ptr::null_mut());
+        libc::prctl(libc::PR_SET_PDEATHSIG, TOLD_BY);
+        libc::write(arms, c"1".as_ptr().cast(), 1);
         // All but the one that ends the connection: others may be pipes that somebody waits on.
         let kept = orders.abort.as_ref().map_or(libc::c_uint::MAX, |abort| abort.as_raw_fd() as libc::c_uint);
         if kept > 0 {
@@ -119,16 +134,11 @@ fn stand_guard(orders: &Orders) -> ! {
             libc::syscall(libc::SYS_close_range, kept + 1, libc::c_uint::MAX, 0);
         }
         libc::prctl(libc::PR_SET_NAME, c"guard".as_ptr());
-        let mut told: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&mut told);
-        libc::sigprocmask(libc::SIG_SETMASK, &told, std::ptr::null_mut());
         libc::sigemptyset(&mut told);
         libc::sigaddset(&mut told, TOLD_BY);
-        libc::prctl(libc::PR_SET_PDEATHSIG, TOLD_BY);
-        // Else it was gone before we asked to be told.
-        if libc::getppid() == orders.parent {
-            libc::sigwaitinfo(&told, std::ptr::null_mut());
-        }
+        // If it is not the parent, it was gone before we asked to be told. A wait that was interrupted, as by SIGSTOP and
+        // SIGCONT, tells nothing.
+        while libc::getppid() == orders.parent && libc::sigwaitinfo(&told, std::ptr::null_mut()) < 0 {}
         let aborted = orders
             .abort
             .as_ref()
@@ -142,16 +152,24 @@ fn stand_guard(orders: &Orders) -> ! {
     }
 }
 
-/// The kernel's number of the mount at a path, without asking the mount: its daemon may be gone.
+/// The kernel's number of the mount at a path, without asking the mount: its daemon may be gone. The unique one where the
+/// kernel has it (6.8): the other is used again, and then we would end the calls of the mount that came after.
 fn mount_id(target: &CString) -> Option<u64> {
     const STATX_MNT_ID: libc::c_uint = 0x1000;
+    const STATX_MNT_ID_UNIQUE: libc::c_uint = 0x4000;
     const AT_STATX_DONT_SYNC: libc::c_int = 0x4000;
     // SAFETY: all zero is a statx; the string and the room for the answer outlive the call.
     unsafe {
         let mut found: libc::statx = std::mem::zeroed();
         let flags = AT_STATX_DONT_SYNC | libc::AT_SYMLINK_NOFOLLOW;
-        let done = libc::statx(libc::AT_FDCWD, target.as_ptr(), flags, STATX_MNT_ID, &mut found);
-        (done == 0 && found.stx_mask & STATX_MNT_ID != 0)
+        let done = libc::statx(
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            flags,
+            STATX_MNT_ID | STATX_MNT_ID_UNIQUE,
+            &mut found,
+        );
+        (done == 0 && found.stx_mask & (STATX_MNT_ID | STATX_MNT_ID_UNIQUE) != 0)
             .then(|| (u64::from(found.stx_dev_minor) << 40) ^ found.stx_mnt_id)
     }
 }

@@ -147,6 +147,10 @@ pub struct DashO {
     pub views: Option<Vec<String>>,
     /// `views-as=`: `symlinks` or `files`.
     pub views_as: Option<String>,
+    /// `rm=`: `trash`, `deny` or `delete`.
+    pub rm: Option<String>,
+    /// `materialize=`: `user-message`, `fsync` or `create`.
+    pub materialize: Option<String>,
     /// `io=`: a mode, as `--io` has it; not checked here.
     pub io: Option<String>,
     /// `cache-bytes=`: a number of bytes, with K, M or G for powers of 1024.
@@ -234,6 +238,12 @@ impl DashO {
             "views" => self.views = Some(names(value).ok_or_else(|| bad("view names separated by `:`"))?),
             "views-as" if matches!(value, "symlinks" | "files") => self.views_as = Some(value.to_owned()),
             "views-as" => return Err(bad("`symlinks` or `files`")),
+            "rm" if matches!(value, "trash" | "deny" | "delete") => self.rm = Some(value.to_owned()),
+            "rm" => return Err(bad("`trash`, `deny` or `delete`")),
+            "materialize" if matches!(value, "user-message" | "fsync" | "create") => {
+                self.materialize = Some(value.to_owned());
+            }
+            "materialize" => return Err(bad("`user-message`, `fsync` or `create`")),
             "io" if value.is_empty() => return Err(bad("a mode, as --io has it")),
             "io" => self.io = Some(value.to_owned()),
             "cache-bytes" => {
@@ -250,8 +260,20 @@ impl DashO {
 }
 
 /// The options of ours that need a value.
-const VALUED: &[&str] =
-    &["uid", "gid", "umask", "state-dir", "log-file", "views", "views-as", "io", "cache-bytes", "threads"];
+const VALUED: &[&str] = &[
+    "uid",
+    "gid",
+    "umask",
+    "state-dir",
+    "log-file",
+    "views",
+    "views-as",
+    "rm",
+    "materialize",
+    "io",
+    "cache-bytes",
+    "threads",
+];
 
 /// Is it for programs that read fstab (`x-systemd.automount`, `X-mount.mkdir`, `comment`)?
 fn is_for_others(name: &str) -> bool {
@@ -323,7 +345,7 @@ mod tests {
     #[test]
     fn every_option_is_read() {
         let text = "ro,allow_other,default_permissions,uid=1000,gid=100,umask=027,nodev,nosuid,noexec,noatime,sync,\
-                    state-dir=/var/lib/x=y,views=by-name:by-cwd,views-as=files,io=passthrough,cache-bytes=64M,\
+                    state-dir=/var/lib/x=y,views=by-name:by-cwd,views-as=files,rm=deny,materialize=fsync,io=passthrough,cache-bytes=64M,\
                     log-file=/var/log/r.log,threads=4";
         let expected = DashO {
             read_only: Some(true),
@@ -340,6 +362,8 @@ mod tests {
             state_dir: Some("/var/lib/x=y".into()),
             views: Some(vec!["by-name".into(), "by-cwd".into()]),
             views_as: Some("files".into()),
+            rm: Some("deny".into()),
+            materialize: Some("fsync".into()),
             io: Some("passthrough".into()),
             cache_bytes: Some(64 << 20),
             log_file: Some("/var/log/r.log".into()),
@@ -408,6 +432,9 @@ mod tests {
             ("views=", "`views=`"),
             ("views-as=hardlinks", "`views-as=hardlinks`"),
             ("io=", "`io=`"),
+            ("rm=yes", "`rm=yes`"),
+            ("rm", "`rm=...`"),
+            ("materialize=", "`materialize=`"),
             ("state-dir=", "`state-dir=`"),
             ("log-file=\"x", "not closed"),
         ] {

@@ -17,6 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::frame::{DecodeFailure, decode};
 use super::{Content, Encoding, Located, compressed_path, damaged, find, open_at, swap_pause};
 use crate::store::error::{Result, StoreError};
+use crate::store::home::{give_folder_to_owner_of, give_to_owner_of};
 
 /// How often a compressed file that changes while it is decoded is opened again.
 const CHANGED_RETRIES_MAX: u32 = 3;
@@ -308,7 +309,10 @@ impl ContentCache {
     }
 
     fn create_temporary(&self) -> io::Result<Temporary> {
-        DirBuilder::new().recursive(true).mode(CACHE_FOLDER_MODE).create(&self.folder)?;
+        if !self.folder.is_dir() {
+            DirBuilder::new().recursive(true).mode(CACHE_FOLDER_MODE).create(&self.folder)?;
+            give_folder_to_owner_of(self.folder.parent().unwrap_or(&self.folder), &self.folder);
+        }
         loop {
             let number = self.temporaries_count.fetch_add(1, Ordering::Relaxed);
             let mut name = OsString::from(TEMPORARY_PREFIX);
@@ -317,6 +321,7 @@ impl ContentCache {
             match OpenOptions::new().read(true).write(true).create_new(true).mode(CACHE_FILE_MODE).open(&path)
             {
                 Ok(file) => {
+                    give_to_owner_of(&self.folder, &file);
                     let temporary = Temporary { path, file };
                     // The lock tells other runs that it is in use. Where there are no locks, they may remove
                     // it, and then its content is served and not kept.

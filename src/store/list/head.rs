@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
 use crate::store::content::{self, Encoding, Located};
@@ -12,6 +13,7 @@ use crate::store::error::{Result, StoreError};
 use crate::store::home::Home;
 use crate::store::metadata::{Extracted, Extractor, Shape};
 use crate::store::read;
+use crate::store::rollout::RolloutName;
 use crate::store::row::{ReadState, Row};
 
 /// Plain files up to this size are read whole.
@@ -58,18 +60,17 @@ fn with_ends(row: &Row, extracted: Extracted) -> Row {
 
 /// When the thread began, unix milliseconds, as its header has it; else what the row says already.
 pub(super) fn read_created_ms(home: &Home, row: &Row) -> i64 {
-    let mut source = match content::locate(&home.join(&row.file.path))
-        .and_then(|found| content::open_decoded_reader(&found))
-    {
-        Ok(source) => source,
-        Err(_) => return row.meta.created_at_ms,
-    };
-    let mut extractor = Extractor::new(row.file.rollout_name().as_ref());
-    let found = feed_head(&mut source, &mut extractor, |extracted| extracted.has_header);
-    match found {
-        Ok(_) => extractor.finish().metadata.created_at_ms,
-        Err(_) => row.meta.created_at_ms,
-    }
+    let header = read_header(&home.join(&row.file.path), row.file.rollout_name().as_ref());
+    header.map_or(row.meta.created_at_ms, |header| header.metadata.created_at_ms)
+}
+
+/// What the beginning of a rollout says, as far as its header. None where it cannot be read.
+pub(in crate::store) fn read_header(logical: &Path, name: Option<&RolloutName>) -> Option<Extracted> {
+    let located = content::locate(logical).ok()?;
+    let mut source = content::open_decoded_reader(&located).ok()?;
+    let mut extractor = Extractor::new(name);
+    feed_head(&mut source, &mut extractor, |extracted| extracted.has_header).ok()?;
+    Some(extractor.finish())
 }
 
 /// Feeds lines from the beginning until `enough`, or the bounds above. Returns the bytes read, and whether they are all.

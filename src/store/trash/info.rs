@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use crate::store::archive;
 use crate::store::error::{Result, StoreError};
 use crate::store::failpoint::hit;
+use crate::store::home::Home;
 use crate::store::placement::{is_ours, sync_folder};
 use crate::store::rollout::{RolloutName, ThreadId};
 use crate::store::row::DiskStat;
@@ -19,6 +20,8 @@ use crate::store::scan::ROOTS;
 
 /// The file of an item that says what it is.
 pub const INFO_NAME: &str = "info.json";
+/// It holds a thread's name.
+const INFO_MODE: u32 = 0o600;
 /// Bytes of an `info.json` that are read.
 const INFO_BYTES_MAX: u64 = 1 << 20;
 /// Why an item is there whose `info.json` cannot be read.
@@ -53,12 +56,13 @@ pub struct TrashInfo {
 }
 
 /// Writes `info.json` and syncs it.
-pub(super) fn write_info(folder: &Path, info: &TrashInfo) -> Result<()> {
+pub(super) fn write_info(home: &Home, folder: &Path, info: &TrashInfo) -> Result<()> {
     let path = folder.join(INFO_NAME);
     let write = || {
         let mut text = serde_json::to_vec_pretty(info)?;
         text.push(b'\n');
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(INFO_MODE).open(&path)?;
+        home.give(&file);
         file.write_all(&text)?;
         hit("trash.info_unsynced");
         file.sync_all()

@@ -226,21 +226,116 @@ fn only_what_is_old_is_destroyed_and_its_name_with_it() {
         session_index::rename(&names, id.parse().unwrap(), name).unwrap();
     }
     let (one, two) = (made.put(ACTIVE).unwrap(), made.put(&second).unwrap());
-    assert!(made.trash.destroy(Duration::from_secs(3600)).unwrap().is_empty());
+    assert!(made.trash.destroy(Duration::from_secs(3600), false).unwrap().gone.is_empty());
     assert_eq!(made.items().len(), 2);
     // The first was removed ten days ago.
     let mut info = one.info.clone();
     let then = OffsetDateTime::now_utc() - Duration::from_secs(10 * 86_400);
     info.removed_at = then.format(&time::format_description::well_known::Rfc3339).unwrap();
     fs::write(one.folder.join(INFO_NAME), serde_json::to_vec(&info).unwrap()).unwrap();
-    let gone = made.trash.destroy(Duration::from_secs(9 * 86_400)).unwrap();
+    let gone = made.trash.destroy(Duration::from_secs(9 * 86_400), false).unwrap().gone;
     assert_eq!(gone.iter().map(|item| &item.id).collect::<Vec<_>>(), [&one.id]);
     assert_eq!(made.items(), [two]);
     assert!(!one.folder.exists());
     let text = fs::read_to_string(&names).unwrap();
     assert!(!text.contains("one") && text.contains("two"), "{text}");
-    assert_eq!(made.trash.destroy(Duration::ZERO).unwrap().len(), 1);
+    assert_eq!(made.trash.destroy(Duration::ZERO, false).unwrap().gone.len(), 1);
     assert_eq!(fs::read_to_string(&names).unwrap(), "");
+}
+
+/// Spec 9.3: without its base a fork cannot be read.
+#[test]
+fn what_others_go_on_from_is_destroyed_with_force_alone() {
+    let id = |number: u64| format!("0198c0de-0000-7000-8000-{number:012}");
+    let path = |number: u64| ACTIVE.replace(ID, &id(number));
+    let made = Made::with(&[]);
+    // 2 goes on from 1, 3 from 2; 4 stands alone.
+    for (number, base) in [(1, None), (2, Some(1)), (3, Some(2)), (4, None)] {
+        let base = base.map_or(String::new(), |base| {
+            format!(
+                ",\"history_base\":{{\"thread_id\":\"{}\",\"end_ordinal_exclusive\":1,\"end_byte_offset\":9}}",
+                id(base)
+            )
+        });
+        let file = made.home.join(path(number).as_bytes());
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let payload = format!("\"id\":\"{}\",\"timestamp\":\"2026-02-08T09:15:01.002Z\"{base}", id(number));
+        fs::write(
+            file,
+            format!("{{\"timestamp\":\"t\",\"type\":\"session_meta\",\"payload\":{{{payload}}}}}\n"),
+        )
+        .unwrap();
+    }
+    let numbers = |items: &[TrashItem]| {
+        let mut numbers: Vec<_> = items.iter().map(|item| item.id[item.id.len() - 1..].to_owned()).collect();
+        numbers.sort();
+        numbers.concat()
+    };
+    let destroy = |force| {
+        let destroyed = made.trash.destroy(Duration::ZERO, force).unwrap();
+        let (needed, by): (Vec<_>, Vec<_>) = destroyed.needed.into_iter().unzip();
+        (numbers(&destroyed.gone), numbers(&needed), by)
+    };
+    let put = |number: u64| drop(made.put(&path(number)).unwrap());
+    [1, 2, 4].into_iter().for_each(put);
+    let (gone, needed, by) = destroy(false);
+    assert_eq!((gone.as_str(), needed.as_str()), ("4", "12"), "{by:?}");
+    assert!(by.contains(&path(3)), "{by:?}");
+    // A base that is in the home as well is not needed from the trash.
+    fs::copy(
+        made.items()[0].folder.join(path(1).rsplit('/').next().unwrap()),
+        made.home.join(path(1).as_bytes()),
+    )
+    .unwrap();
+    assert_eq!(destroy(false).0, "1");
+    assert_eq!(destroy(true).0, "2");
+    // All of them at once need nobody.
+    put(3);
+    put(1);
+    assert_eq!(destroy(false).0, "13");
+    assert!(made.items().is_empty());
+}
+
+#[test]
+fn many_are_restored_at_once_those_of_last_first() {
+    let path = |number: u64| ACTIVE.replace("000001", &format!("{number:06}"));
+    let made = Made::with(&[&path(1), &path(2), &path(3)]);
+    let before = made.files();
+    (1..=3).for_each(|number| drop(made.put(&path(number)).unwrap()));
+    // The first was written anew and removed again: there are two of it.
+    made.write(&path(1));
+    let second = made.put(&path(1)).unwrap();
+    let items = made.items();
+    assert!(items.iter().all(|item| item.removed_before().is_some_and(|age| age < Duration::from_secs(600))));
+    let mut outcomes = Vec::new();
+    made.trash
+        .restore_all(&items, None, &mut |item, restored| {
+            outcomes.push((item.id.clone(), restored.is_ok()));
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(outcomes[0], (second.id, true));
+    assert_eq!(outcomes.iter().filter(|(_, restored)| *restored).count(), 3, "{outcomes:?}");
+    assert_eq!(made.files(), before);
+    assert_eq!(made.items().len(), 1, "the older one stays");
+}
+
+#[test]
+fn a_pending_thread_never_touches_the_home_on_its_way() {
+    let made = Made::with(&[]);
+    let file = made.home.areas().join(Area::Pending, ACTIVE.as_bytes());
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, format!("content of {ACTIVE}")).unwrap();
+    let options = PutOptions { area: Area::Pending, ..PutOptions::default() };
+    let item = made.trash.put(&[ACTIVE.into()], &options).unwrap();
+    assert!(!file.exists() && made.items().len() == 1);
+    let sessions = fs::read_dir(made.dir.path().join("sessions")).unwrap();
+    assert_eq!(sessions.count(), 0, "not even a folder");
+    for path in ["auth.json", "sessions/../../auth.json"] {
+        let refused = made.trash.put(&[path.into()], &options);
+        assert!(matches!(refused, Err(StoreError::Denied { .. })), "{path} {refused:?}");
+    }
+    assert_eq!(made.trash.restore(&item, None).unwrap(), [made.home.join(ACTIVE.as_bytes())]);
 }
 
 #[test]
@@ -249,7 +344,7 @@ fn a_name_stays_while_the_thread_has_a_file() {
     session_index::rename(&made.home.session_index(), ID.parse().unwrap(), "one").unwrap();
     made.put(ACTIVE).unwrap();
     made.write(ACTIVE);
-    made.trash.destroy(Duration::ZERO).unwrap();
+    made.trash.destroy(Duration::ZERO, false).unwrap();
     assert!(fs::read_to_string(made.home.session_index()).unwrap().contains("one"));
 }
 
@@ -259,7 +354,7 @@ fn leftovers_are_understood() {
     let made = Made::with(&[ACTIVE, &zst]);
     let before = made.files();
     assert!(
-        made.items().is_empty() && made.trash.destroy(Duration::ZERO).unwrap().is_empty(),
+        made.items().is_empty() && made.trash.destroy(Duration::ZERO, false).unwrap().gone.is_empty(),
         "no trash yet"
     );
     let item = made.put(ACTIVE).unwrap();
@@ -275,13 +370,13 @@ fn leftovers_are_understood() {
     assert_eq!(made.files(), before);
     // An item without files is none, and goes once it is surely no removal that is under way.
     let (_, folder) = made.trash.make_item(OffsetDateTime::now_utc(), None).unwrap();
-    write_info(&folder, &item.info).unwrap();
+    write_info(&made.home, &folder, &item.info).unwrap();
     fs::write(made.trash.folder().join("stray"), "x").unwrap();
-    assert!(made.items().is_empty() && made.trash.destroy(Duration::ZERO).unwrap().is_empty());
+    assert!(made.items().is_empty() && made.trash.destroy(Duration::ZERO, false).unwrap().gone.is_empty());
     assert!(folder.exists());
     let then = SystemTime::now() - 2 * LEFTOVER_AGE_MIN;
     File::open(&folder).unwrap().set_modified(then).unwrap();
-    made.trash.destroy(Duration::ZERO).unwrap();
+    made.trash.destroy(Duration::ZERO, false).unwrap();
     assert!(!folder.exists());
 }
 
@@ -294,7 +389,7 @@ fn the_child_of_the_crash_tests() {
     match what.as_str() {
         "put" => drop(put(&home, &trash, ACTIVE).unwrap()),
         "restore" => drop(trash.restore(&trash.find(ID).unwrap(), None).unwrap()),
-        _ => drop(trash.destroy(Duration::ZERO).unwrap()),
+        _ => drop(trash.destroy(Duration::ZERO, false).unwrap()),
     }
 }
 
@@ -388,7 +483,7 @@ fn a_crash_while_destroying_is_finished_by_the_next() {
         assert_eq!(whole_places(&made), (0, 0), "{point}");
         made.write(ACTIVE);
         made.put(ACTIVE).unwrap();
-        assert_eq!(made.trash.destroy(Duration::ZERO).unwrap().len(), 1);
+        assert_eq!(made.trash.destroy(Duration::ZERO, false).unwrap().gone.len(), 1);
     }
 }
 
