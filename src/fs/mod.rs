@@ -583,10 +583,7 @@ impl Fs {
         if parent == NodeNumber::ROOT {
             return self.root_child(name);
         }
-        let mut dir = self.dir(parent)?;
-        if self.ensure(&dir) {
-            dir = self.dir(parent)?;
-        }
+        let dir = self.dir_listed(parent)?;
         if let Some(node) = self.exact_child(&dir, name)? {
             let ttl = self.entry_ttl(&node);
             return Ok(Some((node, ttl)));
@@ -641,17 +638,20 @@ impl Fs {
         view == FILES || self.options.views_as == ViewsAs::Files
     }
 
-    /// A folder of the home that was not listed since the start is listed now. True: what is known of it may be new.
-    fn ensure(&self, dir: &DirRow) -> bool {
+    /// The directory of this number, listed: a folder of the home that was not listed since the start is listed now.
+    fn dir_listed(&self, number: NodeNumber) -> Result<DirRow> {
+        // Asked before its row is read: what is listed after that may not be in the row.
+        let all_listed = self.store.progress().listed.load(std::sync::atomic::Ordering::Acquire);
+        let dir = self.dir(number)?;
         let on_disk = is_below(&dir.path, b"sessions") || is_below(&dir.path, b"archived_sessions");
-        if !on_disk || self.store.progress().listed.load(std::sync::atomic::Ordering::Acquire) {
-            return false;
+        if all_listed || !on_disk {
+            return Ok(dir);
         }
         if let Err(error) = self.store.ensure_listed(&dir.path) {
             // What was known of it is shown; the indexer has said what the trouble is.
             log::debug!("{error}");
         }
-        true
+        self.dir(number)
     }
 
     fn exact_child(&self, dir: &DirRow, name: &[u8]) -> Result<Option<Node>> {
@@ -758,13 +758,10 @@ impl Fs {
             }
             return Ok(());
         }
-        let mut dir = self.dir(number)?;
         if number == NodeNumber::ROOT {
             return self.list_root(after, plus, seen, take);
         }
-        if self.ensure(&dir) {
-            dir = self.dir(number)?;
-        }
+        let dir = self.dir_listed(number)?;
         loop {
             let page = self.query(|queries| queries.page(&dir, after, PAGE_ENTRIES))?;
             let full = page.len() == PAGE_ENTRIES;
