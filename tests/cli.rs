@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "record",
     "mount",
     "unmount",
@@ -26,6 +26,7 @@ const COMMANDS: [&str; 20] = [
     "fork",
     "trash",
     "status",
+    "watch",
     "pending",
     "persist",
     "doctor",
@@ -175,7 +176,9 @@ impl Running {
             std::thread::sleep(Duration::from_millis(10));
         }
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        self.0.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
+        if let Some(mut pipe) = self.0.stdout.take() {
+            pipe.read_to_end(&mut stdout).unwrap();
+        }
         self.0.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
         Output { status: self.0.wait().unwrap(), stdout, stderr }
     }
@@ -533,6 +536,52 @@ fn man_pages_are_one_a_command() {
         assert!(fs::metadata(&page).is_ok_and(|page| page.len() > 100), "{}", page.display());
     }
     assert!(target.join("rolloutfs.1").is_file());
+}
+
+#[test]
+fn a_watch_tells_line_by_line_and_ends_with_the_signal() {
+    use std::io::{BufRead, BufReader};
+    for (signal, exit) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
+        let home = MadeHome::new();
+        let mut watch = Running::start(home.command(&["watch", "--json"]));
+        let mut lines = BufReader::new(watch.0.stdout.take().unwrap()).lines();
+        let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+        let first = next();
+        assert_eq!((&first["event"], &first["rollouts"]), (&Value::from("watching"), &Value::from(5)));
+        let path = format!("sessions/2026/01/02/rollout-2026-01-02T03-04-05-{}.jsonl", id(77));
+        let beside = home.root().join("beside");
+        fs::write(&beside, rollout(77)).unwrap();
+        fs::rename(&beside, home.root().join(&path)).unwrap();
+        let appeared = next();
+        assert_eq!((&appeared["event"], &appeared["path"]), (&Value::from("appeared"), &Value::from(path)));
+        assert_eq!(
+            (&appeared["id"], &appeared["bytes"]),
+            (&Value::from(id(77)), &Value::from(rollout(77).len()))
+        );
+        assert!(appeared["from"].is_null() && appeared["at"].as_str().unwrap().ends_with('Z'));
+        // SAFETY: takes two integers; the process is ours and not reaped.
+        unsafe { libc::kill(watch.0.id() as i32, signal) };
+        assert_eq!(code(&watch.output()), exit);
+    }
+}
+
+#[test]
+fn a_watch_ends_when_nobody_reads_it_and_knows_only_what_is_mounted() {
+    let home = MadeHome::new();
+    let mut watch = Running::start(home.command(&["watch", "--poll", "0.1"]));
+    drop(watch.0.stdout.take());
+    for number in 0.. {
+        if watch.has_ended() {
+            break;
+        }
+        assert!(number < 1000, "it does not end");
+        OpenOptions::new().append(true).open(home.file(1)).unwrap().write_all(b"{}\n").unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let ended = watch.output();
+    assert_eq!((code(&ended), stderr(&ended)), (0, String::new()));
+    let nowhere = home.run(&["watch", "/proc"]);
+    assert_eq!(code(&nowhere), 3, "{}", stderr(&nowhere));
 }
 
 #[test]

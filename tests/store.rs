@@ -11,6 +11,7 @@ use common::{TestHome, difference, thread_id, thread_text, try_walk, wait_until,
 use model::{Model, Truth};
 use rolloutfs::fs::{Fs, FsOptions, ViewsAs};
 use rolloutfs::store::StoreOptions;
+use rolloutfs::store::watching::{Mode, Why};
 
 /// Promise 2: the index is a cache.
 #[test]
@@ -38,9 +39,9 @@ fn assert_same(first: &[String], second: &[String], what: &str) {
 }
 
 /// Bursts of random outside changes; at rest the tree is that of an index made anew.
-fn follow_random_changes(seed: u64, bursts: usize, views_as: ViewsAs) {
+fn follow_random_changes(seed: u64, bursts: usize, views_as: ViewsAs, following: StoreOptions) {
     println!("seed {seed}");
-    let mut model = Model::new(seed, views_as);
+    let mut model = Model::new(seed, views_as, following);
     for burst in 0..bursts {
         let done = model.burst();
         model.assert_followed(&format!("seed {seed}, burst {burst}: {done:#?}"));
@@ -52,7 +53,7 @@ macro_rules! seeds {
     ($($name:ident: $seed:expr, $views_as:ident;)*) => {
         $(#[test]
         fn $name() {
-            follow_random_changes($seed, BURSTS, ViewsAs::$views_as);
+            follow_random_changes($seed, BURSTS, ViewsAs::$views_as, StoreOptions::default());
         })*
     };
 }
@@ -67,6 +68,53 @@ seeds! {
     outside_changes_are_followed_4: 4, Symlinks;
     outside_changes_are_followed_5: 5, Files;
     outside_changes_are_followed_6: 6, Symlinks;
+}
+
+/// Without events, by the clock alone.
+#[test]
+fn outside_changes_are_followed_by_the_clock() {
+    for seed in [7, 8] {
+        let poll = Some(Duration::from_millis(200));
+        let following = StoreOptions { poll, ..StoreOptions::default() };
+        follow_random_changes(seed, BURSTS / 2, ViewsAs::Symlinks, following);
+    }
+}
+
+/// Room for the home, its two folders, and few of the days.
+#[test]
+fn outside_changes_are_followed_with_few_watches() {
+    for seed in [9, 10] {
+        let following = StoreOptions { watches_max: 7, ..StoreOptions::default() };
+        follow_random_changes(seed, BURSTS / 2, ViewsAs::Symlinks, following);
+    }
+}
+
+/// Where there is no change, the clock costs a listing and no write; a change is found within the interval.
+#[test]
+fn the_clock_finds_what_nobody_tells_of() {
+    let home = TestHome::sample(100, 5);
+    let fs =
+        home.tree_with(StoreOptions { poll: Some(Duration::from_millis(50)), ..StoreOptions::default() });
+    let store = fs.store();
+    let status = store.watch_status();
+    assert_eq!((status.mode, status.folders, status.compare_every_seconds), (Mode::Clock, 0, Some(0.05)));
+    assert!(status.reason.is_some() && !store.tells_all(), "{status:?}");
+    let index = store.state_dir().join("index.sqlite-wal");
+    let before = (fs::metadata(&index).unwrap().modified().unwrap(), store.watch_status().compared);
+    wait_until("some comparisons", || match store.watch_status().compared - before.1 {
+        more if more > 5 => Ok(()),
+        more => Err(format!("{more}")),
+    });
+    assert_eq!(
+        fs::metadata(&index).unwrap().modified().unwrap(),
+        before.0,
+        "the index was written for nothing"
+    );
+    home.thread("2026-02-08T10-00-00", 1, "/srv/clock", "x");
+    wait_for_entry(&fs, "/by-cwd/srv/clock/");
+    let status = store.watch_status();
+    assert_eq!(status.last_compared_why, Some(Why::Clock));
+    assert!(status.last_compared_at.is_some() && status.last_compared_ms.is_some());
 }
 
 /// More files than are listed in one batch, made, moved and removed at once while the store watches.
@@ -201,6 +249,12 @@ fn outside_changes_are_followed_for_the_seeds_asked_for() {
     let Ok(range) = std::env::var("ROLLOUTFS_TEST_SEEDS") else { return };
     let (first, last) = range.split_once('-').expect("FIRST-LAST");
     for seed in first.parse::<u64>().unwrap()..=last.parse().unwrap() {
-        follow_random_changes(seed, BURSTS, if seed % 3 == 0 { ViewsAs::Files } else { ViewsAs::Symlinks });
+        let views_as = if seed % 3 == 0 { ViewsAs::Files } else { ViewsAs::Symlinks };
+        let following = match seed % 4 {
+            0 => StoreOptions { poll: Some(Duration::from_millis(100)), ..StoreOptions::default() },
+            1 => StoreOptions { watches_max: 7, ..StoreOptions::default() },
+            _ => StoreOptions::default(),
+        };
+        follow_random_changes(seed, BURSTS, views_as, following);
     }
 }

@@ -31,6 +31,12 @@ impl Verbosity {
         self.quiet > 0
     }
 
+    /// The flags, for a program that is started to do the work.
+    pub(crate) fn words(self) -> impl Iterator<Item = &'static str> {
+        let flags = [("-v", self.verbose), ("-q", self.quiet)];
+        flags.into_iter().flat_map(|(flag, times)| std::iter::repeat_n(flag, times.into()))
+    }
+
     /// The level that the flags ask for; None without flags.
     fn level(self) -> Option<LevelFilter> {
         match (self.verbose, self.quiet) {
@@ -106,7 +112,10 @@ mod tests {
             (0, 1, Some(LevelFilter::Error)),
             (0, 2, Some(LevelFilter::Off)),
         ] {
-            assert_eq!(Verbosity { verbose, quiet }.level(), expected, "-v {verbose} -q {quiet}");
+            let verbosity = Verbosity { verbose, quiet };
+            assert_eq!(verbosity.level(), expected, "-v {verbose} -q {quiet}");
+            let words: Vec<_> = verbosity.words().collect();
+            assert_eq!(words, [vec!["-v"; verbose.into()], vec!["-q"; quiet.into()]].concat());
         }
     }
 }

@@ -40,6 +40,7 @@ mod trash;
 mod unarchive;
 mod unmount;
 mod unname;
+mod watch;
 
 use error::CliError;
 use exit_codes::Exit;
@@ -77,6 +78,7 @@ enum Command {
     Fork(fork::ForkArgs),
     Trash(trash::TrashArgs),
     Status(status::StatusArgs),
+    Watch(watch::WatchArgs),
     Pending(pending::PendingArgs),
     Persist(pending::PersistArgs),
     Doctor(doctor::DoctorArgs),
@@ -134,7 +136,7 @@ fn run(cli: &Cli) -> Result<Exit, CliError> {
     logging::start(cli.verbosity, cli.command.log_file())?;
     let done = |()| Exit::Ok;
     match &cli.command {
-        Command::Mount(args) => Ok(mount::run(args).map(done)?),
+        Command::Mount(args) => Ok(mount::run(args, cli.verbosity).map(done)?),
         Command::Unmount(args) => unmount::run(args).map(done),
         Command::Index(args) => index::run(args, cli.verbosity.is_quiet()),
         Command::List(args) => Ok(list::run(args).map(done)?),
@@ -148,6 +150,7 @@ fn run(cli: &Cli) -> Result<Exit, CliError> {
         Command::Fork(args) => Ok(fork::run(args).map(done)?),
         Command::Trash(args) => Ok(trash::run(args).map(done)?),
         Command::Status(args) => status::run(args).map(done),
+        Command::Watch(args) => watch::run(args),
         Command::Pending(args) => pending::run(args).map(done),
         Command::Persist(args) => pending::persist(args).map(done),
         Command::Doctor(args) => doctor::run(args),

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 
 use super::daemon::{self, ReadyPipe};
 use super::error::CliError;
+use super::logging::Verbosity;
 use super::mounts;
 use crate::fs::fuse::Adapter;
 use crate::fs::held::Landing;
@@ -85,6 +86,9 @@ pub(super) struct MountArgs {
     /// Bytes on disk for decoded copies of compressed threads (default: 2 GiB)
     #[arg(long, value_name = "BYTES")]
     pub(super) cache_bytes: Option<u64>,
+    /// Find changes by comparing everything so often, not by inotify (default: where the home is on a network filesystem, 10)
+    #[arg(long, value_name = "SECONDS", value_parser = parse_poll)]
+    pub(super) poll: Option<Duration>,
     /// Threads that answer the kernel (default: one a processor, 2 to 8)
     #[arg(long, value_name = "N")]
     pub(super) threads: Option<usize>,
@@ -125,6 +129,10 @@ pub(super) enum ViewsAsArg {
     Symlinks,
     /// Regular files that share the thread's inode
     Files,
+}
+
+pub(super) fn parse_poll(text: &str) -> Result<Duration, String> {
+    session::poll_interval(text).ok_or_else(|| "give seconds, 0.1 to 86400".into())
 }
 
 fn parse_octal(text: &str) -> Result<u32, String> {
@@ -210,6 +218,7 @@ impl Plan {
             store: StoreOptions {
                 state_dir: state_dir.as_deref().map(absolute).transpose()?,
                 cache_bytes_max: args.cache_bytes.or(dash_o.cache_bytes).unwrap_or(CACHE_BYTES_MAX_DEFAULT),
+                poll: args.poll.or(dash_o.poll),
                 purpose: format!("mounted at {}", mountpoint.display()),
                 recover,
                 ..StoreOptions::default()
@@ -223,10 +232,10 @@ impl Plan {
 }
 
 /// Runs the command.
-pub(super) fn run(args: &MountArgs) -> Result<(), CliError> {
+pub(super) fn run(args: &MountArgs, verbosity: Verbosity) -> Result<(), CliError> {
     let plan = Plan::new(args)?;
     let Some(fd) = args.ready_fd else {
-        return if args.foreground { Ok(serve(&plan, || {})?) } else { mount_behind(args, &plan) };
+        return if args.foreground { Ok(serve(&plan, || {})?) } else { mount_behind(args, &plan, verbosity) };
     };
     let ready =
         Mutex::new(Some(ReadyPipe::from_fd(fd).map_err(StoreError::io("write to", &plan.mountpoint))?));
@@ -243,8 +252,9 @@ pub(super) fn run(args: &MountArgs) -> Result<(), CliError> {
 }
 
 /// Starts the daemon and waits until it has mounted.
-fn mount_behind(args: &MountArgs, plan: &Plan) -> Result<(), CliError> {
+fn mount_behind(args: &MountArgs, plan: &Plan, verbosity: Verbosity) -> Result<(), CliError> {
     let mut words: Vec<OsString> = vec!["mount".into()];
+    words.extend(verbosity.words().map(Into::into));
     let mut option = |flag: &str, value: Option<OsString>| {
         if let Some(value) = value {
             words.push(flag.into());
@@ -262,6 +272,7 @@ fn mount_behind(args: &MountArgs, plan: &Plan) -> Result<(), CliError> {
     let value = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().into());
     option("--rm", value(args.rm.and_then(|rm| rm.to_possible_value())));
     option("--materialize", value(args.materialize.and_then(|when| when.to_possible_value())));
+    option("--poll", plan.store.poll.map(|every| every.as_secs_f64().to_string().into()));
     option("--threads", Some(plan.workers.to_string().into()));
     for options in &args.options {
         option("-o", Some(options.into()));

@@ -46,6 +46,35 @@ fn store_errno(error: &StoreError) -> (i32, Level) {
     }
 }
 
+/// What an errno is called.
+pub(super) fn name(errno: i32) -> &'static str {
+    const NAMES: [(i32, &str); 22] = [
+        (libc::EPERM, "EPERM"),
+        (libc::ENOENT, "ENOENT"),
+        (libc::EIO, "EIO"),
+        (libc::EACCES, "EACCES"),
+        (libc::EBUSY, "EBUSY"),
+        (libc::EEXIST, "EEXIST"),
+        (libc::EXDEV, "EXDEV"),
+        (libc::ENOTDIR, "ENOTDIR"),
+        (libc::EISDIR, "EISDIR"),
+        (libc::EINVAL, "EINVAL"),
+        (libc::EMFILE, "EMFILE"),
+        (libc::ENFILE, "ENFILE"),
+        (libc::EFBIG, "EFBIG"),
+        (libc::ENOSPC, "ENOSPC"),
+        (libc::EROFS, "EROFS"),
+        (libc::ENAMETOOLONG, "ENAMETOOLONG"),
+        (libc::ENOTEMPTY, "ENOTEMPTY"),
+        (libc::EDQUOT, "EDQUOT"),
+        (libc::ESTALE, "ESTALE"),
+        (libc::EOPNOTSUPP, "EOPNOTSUPP"),
+        (libc::ENOMEM, "ENOMEM"),
+        (libc::ETIMEDOUT, "ETIMEDOUT"),
+    ];
+    NAMES.iter().find(|(number, _)| *number == errno).map_or("other", |(_, name)| name)
+}
+
 /// Of an error that we found ourselves, and not the system.
 fn of_kind(kind: std::io::ErrorKind) -> i32 {
     match kind {

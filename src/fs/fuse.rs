@@ -22,6 +22,7 @@ use fuser::{
 use super::attr::{Attr, NodeKind};
 use super::counters::Request;
 use super::error::FsError;
+use super::growth::Growth;
 use super::write::Wanted;
 use super::{Fs, errno};
 use crate::store::node::NodeNumber;
@@ -79,14 +80,15 @@ impl Adapter {
             Ok(Err(error)) => {
                 let (number, level) = errno::errno(&error);
                 log::log!(level, "{request:?}: {error}");
-                if level <= log::Level::Warn {
-                    self.fs.counters().count_error();
+                if level <= log::Level::Info {
+                    let text = (level <= log::Level::Warn).then(|| error.to_string());
+                    self.fs.counters().count_error(request, number, text);
                 }
                 Err(Errno::from_i32(number))
             }
             Err(_) => {
                 log::error!("{request:?}: a defect in rolloutfs, please report it; the caller got EIO");
-                self.fs.counters().count_error();
+                self.fs.counters().count_error(request, libc::EIO, Some("a defect in rolloutfs".into()));
                 Err(Errno::EIO)
             }
         }
@@ -127,6 +129,21 @@ impl Adapter {
             answer(&adapter);
         };
         if let Some(answer) = self.fs.pieces().ask(number, Box::new(answer)) {
+            answer();
+        }
+    }
+
+    /// Answers for a file that may have grown, once the kernel can be told how long it is.
+    fn attr_when_whole(&self, number: NodeNumber, reply: ReplyAttr) {
+        let adapter = self.clone();
+        let answer = move || {
+            adapter.settled(number, move |adapter| match adapter.fs.getattr(number) {
+                // Asked before the pages were dropped: the kernel does not keep it.
+                Ok(timed) => reply.attr(&Duration::ZERO, &file_attr(&timed.value)),
+                Err(error) => reply.error(Errno::from_i32(errno::errno(&error).0)),
+            });
+        };
+        if let Some(answer) = self.fs.growth.when_whole(number, Box::new(answer)) {
             answer();
         }
     }
@@ -258,11 +275,13 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _req: &FuseRequest, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.settled(NodeNumber(ino.0), move |adapter| {
-            match adapter.call(Request::Getattr, |fs| fs.getattr(NodeNumber(ino.0))) {
-                Ok(timed) => reply.attr(&timed.ttl, &file_attr(&timed.value)),
-                Err(errno) => reply.error(errno),
+        let number = NodeNumber(ino.0);
+        self.settled(number, move |adapter| match adapter.call(Request::Getattr, |fs| fs.getattr(number)) {
+            Ok(timed) if timed.ttl.is_zero() && Growth::is_about(number) => {
+                adapter.attr_when_whole(number, reply);
             }
+            Ok(timed) => reply.attr(&timed.ttl, &file_attr(&timed.value)),
+            Err(errno) => reply.error(errno),
         });
     }
 
@@ -474,8 +493,12 @@ impl Filesystem for Adapter {
     ) {
         let append = flags.0 & libc::O_APPEND != 0;
         let work = |fs: &Fs| fs.write(NodeNumber(ino.0), offset, data, append);
+        let fs = self.fs.clone();
         self.change(Request::Write, &[ino], work, move |done| match done {
-            Ok(count) => reply.written(count as u32),
+            Ok(count) => {
+                fs.growth.written(NodeNumber(ino.0), offset, offset + count as u64);
+                reply.written(count as u32);
+            }
             Err(errno) => reply.error(errno),
         });
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use fuser::{INodeNo, Notifier};
 
+use super::growth::Kernel;
 use super::{Fs, SESSION_INDEX};
 use crate::store::change::Change;
 use crate::store::home::SESSION_INDEX_NAME;
@@ -42,7 +43,11 @@ pub fn start(fs: Arc<Fs>, notifier: Notifier) -> io::Result<JoinHandle<()>> {
                 .and_then(|_| {
                     named("invalidate-names").spawn_scoped(scope, || tell_later(&fs, &notifier, true))
                 })
-                .and_then(|_| named("answers").spawn_scoped(scope, || fs.epoch().give_answers()));
+                .and_then(|_| named("answers").spawn_scoped(scope, || fs.epoch().give_answers()))
+                .and_then(|_| {
+                    named("growth")
+                        .spawn_scoped(scope, || fs.growth.tell(&fs, &Told { fs: &fs, notifier: &notifier }))
+                });
             if let Err(error) = started {
                 // Calls are answered at once then, and what they hold is told of when their lifetimes end.
                 log::warn!("cannot start a thread: {error}; changes may be seen late");
@@ -61,8 +66,34 @@ pub fn start(fs: Arc<Fs>, notifier: Notifier) -> io::Result<JoinHandle<()>> {
                 fs.versions.expire();
             }
             fs.epoch().close();
+            fs.growth.close();
         });
     })
+}
+
+/// The kernel, for what is told of files that grow.
+struct Told<'n> {
+    fs: &'n Fs,
+    notifier: &'n Notifier,
+}
+
+impl Told<'_> {
+    fn note(&self, number: NodeNumber, told: io::Result<()>) {
+        self.fs.counters().count_notice();
+        if let Err(error) = told {
+            log::debug!("{number:?}: {error}");
+        }
+    }
+}
+
+impl Kernel for Told<'_> {
+    fn drop_from(&self, number: NodeNumber, offset: u64) {
+        self.note(number, self.notifier.inval_inode(INodeNo(number.0), offset as i64, 0));
+    }
+
+    fn grow_to(&self, number: NodeNumber, size_bytes: u64, last: u8) {
+        self.note(number, self.notifier.store(INodeNo(number.0), size_bytes.saturating_sub(1), &[last]));
+    }
 }
 
 /// Tells of what calls may hold, each when no call does. A thread of its own, for it may still wait for one.
@@ -128,10 +159,14 @@ fn try_tell(fs: &Fs, notifier: &Notifier, change: &Change) -> io::Result<()> {
             fs.files.forget(*number);
             fs.writes.forget(*number);
             let is_dir = *number == NodeNumber::ROOT || matches!(number.class(), Some(NodeClass::Dir));
+            if matches!(number.class(), Some(NodeClass::File)) {
+                fs.growth.news_of(*number);
+            }
             notifier.inval_inode(INodeNo(number.0), if is_dir { EVERYTHING } else { ATTRIBUTES }, 0)
         }
         Change::NamesFile => {
             fs.files.forget(SESSION_INDEX);
+            fs.growth.news_of(SESSION_INDEX);
             notifier.inval_inode(INodeNo(SESSION_INDEX.0), ATTRIBUTES, 0)
         }
         Change::Everything => {

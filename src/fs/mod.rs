@@ -4,7 +4,7 @@
 //! the index says where a file is, the disk how long it is. Nothing is remembered between calls but open descriptors and
 //! the versions of `threads.jsonl`; a number is understood without a lookup before it.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +15,7 @@ pub mod errno;
 pub mod error;
 mod files;
 pub mod fuse;
+mod growth;
 pub mod held;
 pub mod invalidate;
 pub mod session;
@@ -27,6 +28,7 @@ use counters::Counters;
 use epoch::Epoch;
 use error::{FsError, Result};
 use files::{Files, Places};
+use growth::{End, Growth};
 use threads::Versions;
 use write::{Materialise, Removal, Writes};
 
@@ -150,6 +152,7 @@ pub struct Fs {
     ignore: String,
     files: Files,
     places: Places,
+    growth: Growth,
     versions: Versions,
     counters: Counters,
     epoch: Arc<Epoch>,
@@ -200,6 +203,7 @@ impl Fs {
             ignore: String::new(),
             files: Files::default(),
             places: Places::default(),
+            growth: Growth::default(),
             versions: Versions::default(),
             counters: Counters::default(),
             epoch: Arc::default(),
@@ -261,8 +265,7 @@ impl Fs {
 
     /// Lifetime of what changes only with the index.
     fn ttl(&self) -> Duration {
-        let told = self.store.is_settled() && self.store.watch_counts().1 == 0;
-        if told { TTL_TOLD } else { TTL_SHORT }
+        if self.store.tells_all() { TTL_TOLD } else { TTL_SHORT }
     }
 
     // ---- what a number means -------------------------------------------------------------------
@@ -378,8 +381,11 @@ impl Fs {
             }
             SESSION_INDEX => {
                 let located = self.session_index().ok_or(FsError::Stale(number))?;
-                let attr = self.ownership.disk_file(number, &located, None, 1);
-                Ok(Timed { value: attr, ttl: self.live_ttl(attr.mtime_ns) })
+                let mut attr = self.ownership.disk_file(number, &located, None, 1);
+                let (size, kept) = self.growth.shown_size(number, attr.size_bytes, attr.size_bytes, true);
+                attr.size_bytes = size;
+                let ttl = if kept { self.live_ttl(attr.mtime_ns) } else { Duration::ZERO };
+                Ok(Timed { value: attr, ttl })
             }
             _ => Err(FsError::Stale(number)),
         }
@@ -419,11 +425,34 @@ impl Fs {
         }
     }
 
-    fn live_ttl(&self, mtime_ns: i64) -> Duration {
+    fn is_live(&self, mtime_ns: i64) -> bool {
         let mtime = UNIX_EPOCH + Duration::from_nanos(mtime_ns.max(0) as u64);
         // A time in the future is live too.
-        let live = SystemTime::now().duration_since(mtime).map_or(true, |age| age < LIVE);
-        if live { TTL_SHORT } else { self.ttl() }
+        SystemTime::now().duration_since(mtime).map_or(true, |age| age < LIVE)
+    }
+
+    fn live_ttl(&self, mtime_ns: i64) -> Duration {
+        if self.is_live(mtime_ns) { TTL_SHORT } else { self.ttl() }
+    }
+
+    /// The end of a file of the home on disk; None for one that is not there, or not plain.
+    fn end_on_disk(&self, number: NodeNumber) -> Option<End> {
+        let located = match number {
+            SESSION_INDEX => self.session_index()?,
+            _ => match self.node(number).ok()? {
+                Node::File(file) => self.locate(&file).ok()?.1,
+                _ => return None,
+            },
+        };
+        if located.encoding != Encoding::Plain {
+            return None;
+        }
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = std::fs::File::options().read(true).custom_flags(flags).open(&located.path).ok()?;
+        let size_bytes = file.metadata().ok()?.size();
+        let mut last = [0];
+        let read = size_bytes.checked_sub(1).map(|offset| file.read_exact_at(&mut last, offset));
+        Some(End { size_bytes, last: matches!(read, Some(Ok(()))).then_some(last[0]) })
     }
 
     /// The file of a row, where it lies now: by its logical path, and as it is on disk.
@@ -474,7 +503,16 @@ impl Fs {
             Encoding::Zstd => self.decoded_bytes(file, &located, known)?,
         };
         let nlink = self.nlink(file)?;
-        let attr = self.ownership.disk_file(file.number, &located, decoded, nlink);
+        let mut attr = self.ownership.disk_file(file.number, &located, decoded, nlink);
+        // Pending and scratch files are written through the kernel alone.
+        if file.area == Area::Home && located.encoding == Encoding::Plain {
+            let (before, live) = (file.disk.size_bytes, self.is_live(attr.mtime_ns));
+            let (size, kept) = self.growth.shown_size(file.number, before, attr.size_bytes, live);
+            attr.size_bytes = size;
+            if !kept {
+                return Ok(Timed { value: attr, ttl: Duration::ZERO });
+            }
+        }
         // What differs from the index will be news, which may be on its way already: not to be kept.
         // Nor of what is to get its place: the kernel moves names of temporaries by itself, and with them what it knows.
         let kept = known && file.area == Area::Home;

@@ -30,7 +30,7 @@ pub use error::MountError;
 pub use guard::Guard;
 pub use mount_point::{check_mountpoint, clear_dead};
 pub use mountinfo::{MountInfo, is_mounted, mounts, parse as parse_mounts};
-pub use options::{DashO, MountOptions, parse_dash_o};
+pub use options::{DashO, MountOptions, parse_dash_o, poll_interval};
 pub use signals::on_termination;
 pub use tuning::{raise_nofile_limit, set_read_ahead};
 

@@ -41,8 +41,8 @@ impl Fs {
                 Ok((counts, state)) => (json!(counts), json!({ "outcome": state.outcome(), "state": state })),
                 Err(error) => (json!(null), json!({ "error": error.to_string() })),
             };
-        let (watched, unwatched) = store.watch_counts();
         let cache = store.content().usage();
+        let failures = self.counters().failures();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
@@ -64,10 +64,26 @@ impl Fs {
                 "passed_over": load(&progress.passed_over),
                 "trouble": progress.trouble(),
             },
-            "watch": { "folders": watched, "not_watched": unwatched },
+            "watch": store.watch_status(),
             "cache": { "copies": cache.copies_count, "bytes": cache.held_bytes, "decodes": cache.decodes_count },
             "open_files": self.files.count(),
+            "descriptors": open_descriptors(),
+            "memory_bytes": resident_bytes(),
+            "errors": failures,
             "requests": self.counters().snapshot(),
         })
     }
+}
+
+/// Descriptors that this process has open, of every kind.
+fn open_descriptors() -> Option<u64> {
+    // One is that of the listing.
+    Some((std::fs::read_dir("/proc/self/fd").ok()?.count() as u64).saturating_sub(1))
+}
+
+/// Memory of this process, without what is swapped out.
+fn resident_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

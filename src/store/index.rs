@@ -104,6 +104,8 @@ pub struct Counts {
     pub rollouts: u64,
     /// Of them, below `archived_sessions`.
     pub archived: u64,
+    /// Of them, without a place in the home yet.
+    pub pending: u64,
     /// Of them, compressed.
     pub compressed: u64,
     /// Of them, not read yet.
@@ -405,7 +407,8 @@ impl Queries<'_> {
              count(*) FILTER (WHERE kind = 0 AND encoding = 1), count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 2), \
              count(*) FILTER (WHERE torn), count(*) FILTER (WHERE bare), count(*) FILTER (WHERE parse_errors > 0), \
              count(*) FILTER (WHERE duplicate), count(*) FILTER (WHERE listed_name IS NOT NULL), \
-             count(*) FILTER (WHERE kind = 1), count(*) FILTER (WHERE kind = 2), coalesce(sum(size_bytes) FILTER (WHERE kind = 0), 0) \
+             count(*) FILTER (WHERE kind = 1), count(*) FILTER (WHERE kind = 2), coalesce(sum(size_bytes) FILTER (WHERE kind = 0), 0), \
+             count(*) FILTER (WHERE kind = 0 AND area = 1) \
              FROM rollouts",
             [],
             |row| {
@@ -423,6 +426,7 @@ impl Queries<'_> {
                     stray: unsigned(row, 10)?,
                     missing: unsigned(row, 11)?,
                     disk_bytes: unsigned(row, 12)?,
+                    pending: unsigned(row, 13)?,
                 })
             },
         )

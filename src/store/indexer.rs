@@ -9,7 +9,7 @@
 //!
 //! It holds the writer and the watches alone. Files are read by `backfill-N` threads, which know only paths.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, RwLock};
@@ -27,7 +27,8 @@ use super::rollout::{RolloutName, ThreadId};
 use super::row::Row;
 use super::scan::{self, ROOTS};
 use super::session_index::{Follow, Follower};
-use super::watch::{Hint, Watcher};
+use super::watch::{Arrived, Hint, Watcher};
+use super::watching::{Mode, Watching, Why};
 use super::writer::{Batch, Writer};
 
 /// Messages waiting for the indexer; a watcher that finds it full has everything compared instead.
@@ -44,6 +45,8 @@ const BATCH_TIME: Duration = Duration::from_millis(200);
 const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
 /// How often everything is compared where some folders cannot be watched.
 const COMPARE_EVERY: Duration = Duration::from_secs(60);
+/// After a comparison there is a pause of so many times what it took: a large home is compared less often.
+const COMPARE_PAUSE: u32 = 3;
 /// A file that changed while it was read is read again after this.
 const REREAD_PAUSE: Duration = Duration::from_millis(20);
 /// A file up to this size is read at once when a call of ours changed it; a larger one soon after.
@@ -57,6 +60,8 @@ pub(super) enum Message {
     Ensure(Vec<u8>, SyncSender<Result<()>>),
     /// Look again.
     Hints(Vec<Hint>),
+    /// The watcher's events.
+    Events(Arrived),
     /// A file was read.
     Read(Box<Reading>),
     /// Look at these files now, and at the names where told so, and answer when the index says what they are.
@@ -74,8 +79,19 @@ pub(super) struct Indexer {
     inbox: SyncSender<Message>,
     rescan: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    watch_counts: Arc<Mutex<(u64, u64)>>,
+    watching: Arc<Watching>,
     listed: Arc<Listed>,
+}
+
+/// How changes are to be followed.
+#[derive(Clone, Debug)]
+pub(super) enum Following {
+    /// Not at all.
+    Not,
+    /// By events, of at most so many folders.
+    Events(usize),
+    /// By comparing everything so often, for this reason.
+    Clock(Duration, String),
 }
 
 /// Folders listed since the start or the last comparison. Asked by every call while the rest is listed, so that only
@@ -107,7 +123,7 @@ struct Shared {
     areas: Areas,
     progress: Arc<Progress>,
     news: Arc<News>,
-    watch_counts: Arc<Mutex<(u64, u64)>>,
+    watching: Arc<Watching>,
     listed: Arc<Listed>,
 }
 
@@ -118,20 +134,20 @@ impl Indexer {
         areas: &Areas,
         writer: Writer,
         readers: usize,
-        watch: bool,
+        following: Following,
         progress: Arc<Progress>,
         news: Arc<News>,
     ) -> Result<Indexer> {
         let (inbox, messages) = sync_channel(INBOX_MAX);
         let rescan = Arc::new(AtomicBool::new(false));
-        let watcher = if watch { Some(start_watcher(home, &inbox, &rescan)?) } else { None };
-        let watch_counts = Arc::new(Mutex::new((0, 0)));
+        let watching = Arc::<Watching>::default();
+        let (watcher, clock) = start_following(home, following, &inbox, &rescan, &watching);
         let shared = Shared {
             home: home.clone(),
             areas: areas.clone(),
             progress,
             news,
-            watch_counts: watch_counts.clone(),
+            watching: watching.clone(),
             listed: Arc::default(),
         };
         let listed = shared.listed.clone();
@@ -145,15 +161,17 @@ impl Indexer {
         let thread = std::thread::Builder::new()
             .name("indexer".into())
             .spawn(move || {
-                Loop::new(shared, writer, watcher, messages, jobs, seen_rescan, stop_reading).run()
+                let mut work = Loop::new(shared, writer, watcher, messages, jobs, seen_rescan, stop_reading);
+                work.clock = clock;
+                work.run()
             })
             .map_err(StoreError::io("start a thread for", home.root()))?;
-        Ok(Indexer { inbox, rescan, thread: Mutex::new(Some(thread)), watch_counts, listed })
+        Ok(Indexer { inbox, rescan, thread: Mutex::new(Some(thread)), watching, listed })
     }
 
-    /// Folders watched, and folders that could not be.
-    pub(super) fn watch_counts(&self) -> (u64, u64) {
-        *self.watch_counts.lock().unwrap_or_else(|poison| poison.into_inner())
+    /// How changes are found.
+    pub(super) fn watching(&self) -> &Watching {
+        &self.watching
     }
 
     /// Waits until the folder at `path` is listed.
@@ -214,16 +232,47 @@ impl Drop for Indexer {
     }
 }
 
-fn start_watcher(home: &Home, inbox: &SyncSender<Message>, rescan: &Arc<AtomicBool>) -> Result<Watcher> {
-    let (inbox, rescan) = (inbox.clone(), rescan.clone());
-    Watcher::start(home, move |hints| match inbox.try_send(Message::Hints(hints)) {
-        Ok(()) => true,
-        Err(TrySendError::Full(_)) => {
-            rescan.store(true, Ordering::Release);
-            true
+/// The watcher, or how often to compare everything. Where the system has no watcher left, it goes by the clock.
+fn start_following(
+    home: &Home,
+    following: Following,
+    inbox: &SyncSender<Message>,
+    rescan: &Arc<AtomicBool>,
+    watching: &Arc<Watching>,
+) -> (Option<Watcher>, Option<Duration>) {
+    let (every, reason) = match following {
+        Following::Not => return (None, None),
+        Following::Clock(every, reason) => (every, reason),
+        Following::Events(folders_max) => {
+            let (inbox, rescan) = (inbox.clone(), rescan.clone());
+            let send = move |events| match inbox.try_send(Message::Events(events)) {
+                Ok(()) => true,
+                Err(TrySendError::Full(_)) => {
+                    rescan.store(true, Ordering::Release);
+                    true
+                }
+                Err(TrySendError::Disconnected(_)) => false,
+            };
+            match Watcher::start(home, folders_max, watching, send) {
+                Ok(watcher) => {
+                    watching.set(|status| status.mode = Mode::Events);
+                    return (Some(watcher), None);
+                }
+                Err(error) => {
+                    log::warn!(
+                        "{error}; everything is compared every minute instead (more watchers: sysctl fs.inotify.max_user_instances)"
+                    );
+                    (COMPARE_EVERY, error.to_string())
+                }
+            }
         }
-        Err(TrySendError::Disconnected(_)) => false,
-    })
+    };
+    watching.set(|status| {
+        status.mode = Mode::Clock;
+        status.reason = Some(reason);
+        status.compare_every_seconds = Some(every.as_secs_f64());
+    });
+    (None, Some(every))
 }
 
 fn spawn_reader(
@@ -288,7 +337,17 @@ struct Loop {
     backfilling: bool,
     watermark: Option<Vec<u8>>,
     trouble_until: Option<Instant>,
+    /// Everything is compared so often, where no watcher tells.
+    clock: Option<Duration>,
     compare_at: Option<Instant>,
+    /// Why everything is being compared, and since when.
+    comparing: Option<(Why, Instant)>,
+    /// Everything is to be compared before a flush is answered.
+    compare_for_flush: bool,
+    /// Of each folder what was in it when the index agreed with it last.
+    digests: HashMap<Vec<u8>, u64>,
+    /// The last batch of events that was taken.
+    events_taken: u64,
     stopping: bool,
 }
 
@@ -333,13 +392,18 @@ impl Loop {
             backfilling: false,
             watermark: None,
             trouble_until: None,
+            clock: None,
             compare_at: None,
+            comparing: None,
+            compare_for_flush: false,
+            digests: HashMap::new(),
+            events_taken: 0,
             stopping: false,
         }
     }
 
     fn run(mut self) {
-        self.scan_all();
+        self.compare(Why::Start);
         while !self.stopping {
             self.take_messages();
             if self.stopping {
@@ -370,11 +434,46 @@ impl Loop {
         *trouble = Some(error.to_string());
     }
 
-    fn scan_all(&mut self) {
-        self.shared.listed.clear();
-        self.shared.progress.listed.store(false, Ordering::Release);
+    /// Has everything compared. By the clock, what was listed counts as listed meanwhile.
+    fn compare(&mut self, why: Why) {
+        self.compare_at = None;
+        self.comparing = Some((why, Instant::now()));
         self.scan = ROOTS.iter().rev().map(|root| root.as_bytes().to_vec()).collect();
-        self.files_due.extend(self.root_files());
+        self.names_due = true;
+        if let Some(watcher) = &mut self.watcher {
+            // Before the many folders of days, which may take all the room there is.
+            for root in ROOTS {
+                watcher.arm(root.as_bytes());
+            }
+        }
+        if why != Why::Clock {
+            self.shared.listed.clear();
+            self.shared.progress.listed.store(false, Ordering::Release);
+            self.files_due.extend(self.root_files());
+        }
+    }
+
+    /// Are there folders of which the watcher does not tell?
+    fn misses_some(&self) -> bool {
+        self.watcher.as_ref().is_some_and(Watcher::misses_some)
+    }
+
+    /// Everything was compared, if it was: when is it to be the next time?
+    fn end_comparison(&mut self) {
+        let mut pause = Duration::ZERO;
+        if let Some((why, since)) = self.comparing.take() {
+            pause = since.elapsed() * COMPARE_PAUSE;
+            self.shared.watching.compared(why, since.elapsed());
+            log::debug!("everything was compared in {:?} ({why:?})", since.elapsed());
+        }
+        if self.compare_at.is_none() {
+            let every = self.clock.or(self.misses_some().then_some(COMPARE_EVERY));
+            self.compare_at = every.map(|every| Instant::now() + every.max(pause));
+            if self.clock.is_none() {
+                let seconds = every.map(|every| every.as_secs_f64());
+                self.shared.watching.set(|status| status.compare_every_seconds = seconds);
+            }
+        }
     }
 
     /// Files of the root, those that are there and those that were.
@@ -396,9 +495,16 @@ impl Loop {
             || !self.files_due.is_empty()
             || !self.times_due.is_empty()
             || self.names_due
+            || self.compare_for_flush
             || (self.feed_due && self.in_flight.len() < IN_FLIGHT_MAX)
             || self.readings.len() >= BATCH_FILES
+            || self.is_all_read()
             || self.rescan.load(Ordering::Acquire)
+    }
+
+    /// Are there readings to store, and none to wait for?
+    fn is_all_read(&self) -> bool {
+        !self.readings.is_empty() && self.in_flight.len() == self.readings.len() && !self.feed_due
     }
 
     fn take_messages(&mut self) {
@@ -453,11 +559,18 @@ impl Loop {
                 self.answer(done, &answer);
             }
             Message::Hints(hints) => hints.into_iter().for_each(|hint| self.take_hint(hint)),
+            Message::Events(events) => {
+                self.events_taken = events.number;
+                events.hints.into_iter().for_each(|hint| self.take_hint(hint));
+            }
             Message::Read(reading) => {
                 self.readings_since.get_or_insert_with(Instant::now);
                 self.readings.push(*reading);
             }
-            Message::Flush(answer) => self.waiting.push(answer),
+            Message::Flush(answer) => {
+                self.compare_for_flush |= self.clock.is_some() || self.misses_some();
+                self.waiting.push(answer);
+            }
             Message::Stop => self.stopping = true,
         }
     }
@@ -481,6 +594,7 @@ impl Loop {
             Hint::Dir(path) => {
                 // What lies in it may be another folder of the same name.
                 self.shared.listed.forget_within(&path);
+                self.digests.retain(|dir, _| !is_within(dir, &path));
                 let (holder, name) = super::tree::split_path(&path);
                 // A folder of a rollout's name may be hidden by a file: the listing around it tells.
                 let named_as_rollout = RolloutName::parse(name).is_some();
@@ -489,7 +603,7 @@ impl Loop {
             Hint::DirTime(path) => {
                 self.times_due.insert(path);
             }
-            Hint::All => self.scan_all(),
+            Hint::All => self.compare(Why::Lost),
         }
     }
 
@@ -497,17 +611,14 @@ impl Loop {
     fn work(&mut self) -> Result<()> {
         if self.rescan.swap(false, Ordering::AcqRel) {
             log::info!("more changes than could be followed: everything is compared");
-            self.scan_all();
+            self.events_taken = self.shared.watching.last_arrived();
+            self.compare(Why::Lost);
         }
         if self.compare_at.is_some_and(|at| Instant::now() >= at) {
-            self.compare_at = None;
-            self.scan_all();
+            self.compare(Why::Clock);
         }
         let due = self.readings_since.is_some_and(|since| since.elapsed() >= BATCH_TIME);
-        if self.readings.len() >= BATCH_FILES
-            || due
-            || (self.in_flight.len() == self.readings.len() && !self.feed_due)
-        {
+        if self.readings.len() >= BATCH_FILES || due || self.is_all_read() {
             self.store_readings()?;
         }
         if !self.files_due.is_empty() || !self.times_due.is_empty() {
@@ -533,6 +644,13 @@ impl Loop {
             self.begin_reading()?;
             progress.listed.store(true, Ordering::Release);
         }
+        self.end_comparison();
+        if std::mem::take(&mut self.compare_for_flush) {
+            // What happened before the question is to be in the answer, and nobody tells of it.
+            self.compare(Why::Clock);
+            return Ok(());
+        }
+        self.shared.watching.indexed(self.events_taken);
         if self.feed_due || !self.in_flight.is_empty() || !self.readings.is_empty() {
             return Ok(());
         }
@@ -563,8 +681,6 @@ impl Loop {
 
     /// Everything is listed: what is to be read, and from where?
     fn begin_reading(&mut self) -> Result<()> {
-        let refused = self.watcher.as_ref().map_or((0, 0), Watcher::counts).1;
-        self.compare_at = if refused > 0 { Some(Instant::now() + COMPARE_EVERY) } else { None };
         let path = self.writer.path().to_owned();
         let state = backfill::load(self.writer.connection()).map_err(StoreError::index(&path))?;
         let mut start = Vec::new();
@@ -626,6 +742,14 @@ impl Loop {
                 }
             };
             files += listing.as_ref().map_or(1, |listing| listing.files.len() + 1);
+            if go_on && let Some(found) = listing.as_ref().filter(|found| self.is_as_it_was(&path, found)) {
+                self.scan.extend(new_dirs(&path, found));
+                self.shared.listed.insert(path);
+                if files >= SCAN_BATCH_FILES {
+                    break;
+                }
+                continue;
+            }
             listings.push((path, listing));
             if files >= SCAN_BATCH_FILES || !go_on {
                 break;
@@ -637,7 +761,15 @@ impl Loop {
         self.store_listings(listings)
     }
 
+    /// Does the index agree with a folder already?
+    fn is_as_it_was(&self, path: &[u8], listing: &scan::Listing) -> bool {
+        self.digests.get(path) == Some(&listing.digest)
+    }
+
     fn store_listings(&mut self, listings: Vec<(Vec<u8>, Option<scan::Listing>)>) -> Result<()> {
+        if listings.is_empty() {
+            return Ok(());
+        }
         let areas = self.shared.areas.clone();
         let stored = self.writer.batch(|batch| {
             let mut gone = scan::Gone::default();
@@ -657,20 +789,29 @@ impl Loop {
             }
         };
         self.tell(changes);
-        if let Some(watcher) = &self.watcher {
-            *self.shared.watch_counts.lock().unwrap_or_else(|poison| poison.into_inner()) = watcher.counts();
-        }
         let progress = &self.shared.progress;
         let last = listings.len().saturating_sub(1);
         for (position, (path, listing)) in listings.into_iter().enumerate() {
             progress.dirs_listed.fetch_add(1, Ordering::Relaxed);
+            match &listing {
+                Some(listing) => {
+                    self.digests.insert(path.clone(), listing.digest);
+                }
+                None => {
+                    self.digests.retain(|dir, _| !is_within(dir, &path));
+                    if let Some(watcher) = &mut self.watcher {
+                        watcher.forget_within(&path);
+                    }
+                }
+            }
             if let Some(listing) = listing {
                 progress.files_found.fetch_add(listing.files.len() as u64, Ordering::Relaxed);
                 progress.passed_over.fetch_add(listing.passed_over_count, Ordering::Relaxed);
                 // The last one broke the loop before its folders were put down to be listed.
                 if position == last {
-                    self.scan
-                        .extend(new_dirs(&path, &listing).filter(|dir| !self.shared.listed.contains(dir)));
+                    let by_clock = matches!(self.comparing, Some((Why::Clock, _)));
+                    let again = |dir: &Vec<u8>| by_clock || !self.shared.listed.contains(dir);
+                    self.scan.extend(new_dirs(&path, &listing).filter(again));
                 }
             }
             self.shared.listed.insert(path);
@@ -722,6 +863,7 @@ impl Loop {
         let mut found = BTreeMap::new();
         for path in &paths {
             let dir = super::tree::split_path(path).0;
+            self.digests.remove(dir);
             // The root is never listed: it has temporaries of tools alone, and each is looked at.
             if !dir.is_empty() && !self.shared.listed.contains(dir) {
                 // Its folder is listed later, and with it the file.
@@ -805,7 +947,9 @@ impl Loop {
         self.files_due.extend(readings.iter().filter(|reading| reading.is_gone()).map(|it| it.path.clone()));
         for reading in &readings {
             tally.scanned += 1;
-            if let Some(error) = reading.error() {
+            if reading.is_gone() {
+                log::debug!("{} went before it was read", String::from_utf8_lossy(&reading.path));
+            } else if let Some(error) = reading.error() {
                 tally.failed += 1;
                 log::warn!(
                     "{}: {error}; passed over (see health/unreadable)",
@@ -865,6 +1009,11 @@ impl Loop {
         };
         // What comes behind an entry without a newline may make it no entry: then everything is read again.
         let again = followed.tail.is_some();
+        let nothing_new = matches!(&followed.follow, Follow::Appended(entries) if entries.is_empty());
+        if nothing_new && !again && before.position() == Some(followed.position) {
+            self.names_due = false;
+            return Ok(());
+        }
         let stored = self.writer.batch(|batch| {
             let (entries, replaced) = match followed.follow {
                 Follow::Appended(entries) => (entries, false),

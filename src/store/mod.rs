@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub mod archive;
 pub mod areas;
@@ -20,6 +21,7 @@ pub mod index;
 mod indexer;
 pub mod list;
 pub mod metadata;
+mod network;
 pub mod node;
 pub mod pending;
 pub mod placement;
@@ -32,11 +34,13 @@ pub mod row;
 mod scan;
 pub mod schema;
 pub mod session_index;
+pub mod stream;
 pub mod thaw;
 pub mod trash;
 mod tree;
 pub mod trigger;
 mod watch;
+pub mod watching;
 mod writer;
 
 use areas::Areas;
@@ -47,11 +51,12 @@ use error::Result;
 use held::{Journal, Replayed};
 use home::{Home, INDEX_NAME, StateLock};
 use index::Index;
-use indexer::Indexer;
+use indexer::{Following, Indexer};
 use pending::Recover;
 use placing::Placing;
 pub use scan::{ROOTS, is_clutter};
 use watch::Hint;
+use watching::WatchStatus;
 use writer::Writer;
 
 /// How a store is opened.
@@ -65,6 +70,10 @@ pub struct StoreOptions {
     pub readers: usize,
     /// Follow changes of the home.
     pub watch: bool,
+    /// Follow them by comparing everything so often. None: by events, where the home's filesystem tells of all changes.
+    pub poll: Option<Duration>,
+    /// Folders to follow by events, at most. The system may allow fewer.
+    pub watches_max: usize,
     /// Finish at the start what a killed daemon left of pending threads ([`pending::recover`]).
     pub recover: Recover,
     /// Only read an index that another process keeps.
@@ -77,7 +86,9 @@ pub struct StoreOptions {
 pub const CACHE_BYTES_MAX_DEFAULT: u64 = 2 << 30;
 
 /// How often a wait for the index looks.
-const SETTLE_POLL: std::time::Duration = std::time::Duration::from_millis(5);
+const SETTLE_POLL: Duration = Duration::from_millis(5);
+/// How often everything is compared, unless told, where the home's filesystem does not tell of all changes.
+const POLL_DEFAULT: Duration = Duration::from_secs(10);
 
 impl Default for StoreOptions {
     fn default() -> Self {
@@ -86,10 +97,25 @@ impl Default for StoreOptions {
             cache_bytes_max: CACHE_BYTES_MAX_DEFAULT,
             readers: std::thread::available_parallelism().map_or(2, usize::from),
             watch: true,
+            poll: None,
+            watches_max: usize::MAX,
             recover: Recover::Nothing,
             beside: false,
             purpose: "rolloutfs".into(),
         }
+    }
+}
+
+fn following(home: &Home, options: &StoreOptions) -> Following {
+    match (options.poll, network::silent_filesystem(home)) {
+        _ if !options.watch => Following::Not,
+        (Some(every), _) => Following::Clock(every, "as told".into()),
+        (None, Some(filesystem)) => {
+            let reason = format!("its filesystem ({filesystem}) does not tell of all changes");
+            log::info!("{}: {reason}; everything is compared every {POLL_DEFAULT:?}", home.root().display());
+            Following::Clock(POLL_DEFAULT, reason)
+        }
+        (None, None) => Following::Events(options.watches_max),
     }
 }
 
@@ -150,7 +176,7 @@ impl Store {
                 &areas,
                 writer,
                 options.readers,
-                options.watch,
+                following(&home, options),
                 progress.clone(),
                 news.clone(),
             )?;
@@ -226,9 +252,14 @@ impl Store {
         self.progress.is_settled()
     }
 
-    /// Folders watched, and folders that could not be.
-    pub fn watch_counts(&self) -> (u64, u64) {
-        self.indexer.as_ref().map_or((0, 0), Indexer::watch_counts)
+    /// How changes are found, and how far behind the index is.
+    pub fn watch_status(&self) -> WatchStatus {
+        self.indexer.as_ref().map(|indexer| indexer.watching().status()).unwrap_or_default()
+    }
+
+    /// True if the views are whole, and each change will be told when it happens.
+    pub fn tells_all(&self) -> bool {
+        self.is_settled() && self.indexer.as_ref().is_some_and(|indexer| indexer.watching().sees_all())
     }
 
     /// Waits until the folder of the home at `path` is listed, if it has not been since the start.

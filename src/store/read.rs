@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::areas::{Area, Areas};
+use super::areas::Areas;
 use super::content::{self, Encoding};
 use super::error::{Result, StoreError};
 use super::metadata::{Extracted, Extractor, ResumeState, Shape};
@@ -48,13 +48,8 @@ fn read_file(
     seen: &mut Option<Found>,
     bytes_done: &AtomicU64,
 ) -> Result<(Extracted, Option<(u64, u64)>)> {
-    let (area, located) = match areas.locate(&row.file.path) {
-        // It may be between two names, plain and compressed: the swap of spec 1.5.
-        Err(StoreError::NotFound { .. }) => {
-            (Area::Home, content::locate(&areas.join(Area::Home, &row.file.path))?)
-        }
-        located => located?,
-    };
+    // It may be between two names, plain and compressed (the swap of spec 1.5): then it is looked at again.
+    let (area, located) = areas.locate(&row.file.path)?;
     let encoding = located.encoding;
     *seen = Some(Found { area, encoding, disk: DiskStat::of(&located.stat) });
     let plain = match located.encoding {

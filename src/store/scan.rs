@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::areas::{AREAS, Area, Areas};
 use super::content::{self, Encoding};
@@ -35,6 +38,25 @@ pub(super) struct Listing {
     pub(super) mtime_ns: Option<i64>,
     /// Links, sockets and other things that are passed over.
     pub(super) passed_over_count: u64,
+    /// Of all that was seen, in any order: equal digests are equal listings.
+    pub(super) digest: u64,
+}
+
+/// What one entry adds to the digest of a listing. With the time of its last change of attributes: a file may be
+/// readable now that was not.
+fn digest_of(name: u64, area: Area, metadata: &fs::Metadata) -> u64 {
+    let numbers = [
+        name,
+        area as u64,
+        metadata.size(),
+        metadata.mtime() as u64,
+        metadata.mtime_nsec() as u64,
+        metadata.ctime() as u64,
+        metadata.ctime_nsec() as u64,
+        metadata.dev(),
+        metadata.ino(),
+    ];
+    xxh3_64(numbers.map(u64::to_le_bytes).as_flattened())
 }
 
 /// The name under which a file is shown, and how it lies on disk; None for a temporary of Codex or of a desktop.
@@ -84,6 +106,7 @@ pub(super) fn list(areas: &Areas, path: &[u8]) -> Result<Option<Listing>> {
         dirs: Vec::new(),
         mtime_ns: None,
         passed_over_count: 0,
+        digest: 0,
     };
     let mut found = false;
     // The home last: its files win.
@@ -123,19 +146,24 @@ fn list_area(areas: &Areas, area: Area, listing: &mut Listing) -> Result<bool> {
     if area == Area::Home {
         listing.mtime_ns = Some(DiskStat::of(&metadata).mtime_ns);
     }
+    let own = [metadata.mtime() as u64, metadata.mtime_nsec() as u64, metadata.ino(), area as u64];
+    listing.digest = listing.digest.wrapping_add(xxh3_64(own.map(u64::to_le_bytes).as_flattened()));
     for entry in reading {
         let entry = entry.map_err(StoreError::io("list", &dir))?;
         let Ok(kind) = entry.file_type() else { continue };
         let name = entry.file_name().into_vec();
         if kind.is_dir() {
+            listing.digest = listing.digest.wrapping_add(xxh3_64(&name).rotate_left(1));
             listing.dirs.push(name);
         } else if kind.is_file() {
+            let name_digest = xxh3_64(&name);
             // A temporary of a tool is shown while it is ours, and not what Codex leaves in its home.
             let logical =
                 if area == Area::Scratch { Some((name, Encoding::Plain)) } else { logical_name(&name) };
             let Some((logical, encoding)) = logical else { continue };
             // Gone between the listing and the look: it will be news of its own.
             let Ok(metadata) = entry.metadata() else { continue };
+            listing.digest = listing.digest.wrapping_add(digest_of(name_digest, area, &metadata));
             let found = Found { area, encoding, disk: DiskStat::of(&metadata) };
             let slot = listing.files.entry(logical).or_insert(found);
             if encoding == Encoding::Plain || slot.area != area {

@@ -77,6 +77,13 @@ impl TestHome {
         self.tree_as(ViewsAs::Symlinks)
     }
 
+    /// The same, over a store with options.
+    pub fn tree_with(&self, options: StoreOptions) -> Fs {
+        let fs = Fs::new(self.store_with(options), FsOptions::default()).unwrap();
+        fs.store().flush();
+        fs
+    }
+
     /// The same, with views shown so.
     pub fn tree_as(&self, views_as: ViewsAs) -> Fs {
         let fs = Fs::new(self.store(), FsOptions { views_as, ..FsOptions::default() }).unwrap();

@@ -22,7 +22,7 @@ pub const NOBODY: u32 = 65_534;
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Between two looks at something that is waited for.
 pub const POLL: Duration = Duration::from_millis(5);
-/// A mount older than this is killed: whoever hangs in it gets an error.
+/// A mount older than this is killed: whoever hangs in it gets an error. `ROLLOUTFS_TEST_LIFE_SECONDS` says otherwise.
 const MOUNT_LIFE_MAX: Duration = Duration::from_secs(150);
 /// An answer that the kernel got before everything was read lives so long, and a little.
 const EARLY_ANSWERS_LIFE: Duration = Duration::from_millis(1100);
@@ -387,8 +387,10 @@ impl Drop for FreedPoint {
 /// Kills the process when it lives too long: whoever hangs in its mount then gets an error, and the test fails.
 fn watch_life(pid: u32) -> mpsc::Sender<()> {
     let (alive, dropped) = mpsc::channel::<()>();
+    let told = std::env::var("ROLLOUTFS_TEST_LIFE_SECONDS").ok().and_then(|text| text.parse().ok());
+    let life = told.map_or(MOUNT_LIFE_MAX, Duration::from_secs);
     std::thread::spawn(move || {
-        if dropped.recv_timeout(MOUNT_LIFE_MAX) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if dropped.recv_timeout(life) == Err(mpsc::RecvTimeoutError::Timeout) {
             signal(pid, libc::SIGKILL);
         }
     });

@@ -66,12 +66,14 @@ pub struct Model {
     rest: Vec<String>,
     random: Random,
     views_as: ViewsAs,
+    /// How the store follows the home.
+    following: StoreOptions,
     fresh_count: usize,
 }
 
 impl Model {
-    /// A home with some threads, followed.
-    pub fn new(seed: u64, views_as: ViewsAs) -> Model {
+    /// A home with some threads, followed as `following` says.
+    pub fn new(seed: u64, views_as: ViewsAs, following: StoreOptions) -> Model {
         let home = TestHome::empty();
         let mut model = Model {
             home,
@@ -80,6 +82,7 @@ impl Model {
             rest: Vec::new(),
             random: Random(seed),
             views_as,
+            following,
             fresh_count: 0,
         };
         for _ in 0..8 {
@@ -91,7 +94,7 @@ impl Model {
 
     fn open(&mut self) {
         self.fs = None;
-        let options = StoreOptions { state_dir: Some(self.home.beside("state")), ..StoreOptions::default() };
+        let options = StoreOptions { state_dir: Some(self.home.beside("state")), ..self.following.clone() };
         let fs = self.tree(options);
         self.news = Arc::default();
         self.rest = Vec::new();

@@ -365,8 +365,12 @@ fn work(task: &Task) {
     let mut notes = OpenOptions::new().create(true).append(true).open(&task.notes).unwrap();
     let mut note = |text: String| notes.write_all(text.as_bytes()).unwrap();
     let folder = task.file.parent().unwrap();
-    // A daemon that dies between the two calls of `create_dir_all` makes it say that the folder is there.
-    let made = fs::create_dir_all(folder).or_else(|_| fs::metadata(folder).map(drop));
+    // A daemon that dies between the two calls of `create_dir_all` makes it say that the folder is there. That it is not
+    // may be said by the kernel, which remembers so, after the daemon's death.
+    let made = fs::create_dir_all(folder).or_else(|first| match fs::metadata(folder) {
+        Err(second) if second.kind() == std::io::ErrorKind::NotFound => Err(first),
+        found => found.map(drop),
+    });
     let opened = made
         .and_then(|()| OpenOptions::new().read(true).append(true).create(true).mode(0o644).open(&task.file));
     let mut file = match opened {

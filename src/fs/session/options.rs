@@ -4,6 +4,7 @@
 
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What the kernel is told about the mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,9 +158,14 @@ pub struct DashO {
     pub cache_bytes: Option<u64>,
     /// `log-file=`.
     pub log_file: Option<PathBuf>,
+    /// `poll=`: seconds.
+    pub poll: Option<Duration>,
     /// `threads=`: 1 to [`super::THREADS_MAX`].
     pub threads: Option<usize>,
 }
+
+/// Seconds between two comparisons that may be asked for.
+const POLL_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=86_400.0;
 
 /// Options that speak to mount(8), systemd or the reader of fstab, not to us.
 const IGNORED: &[&str] = &[
@@ -249,6 +255,7 @@ impl DashO {
             "cache-bytes" => {
                 self.cache_bytes = Some(bytes(value).ok_or_else(|| bad("bytes, with K, M or G"))?);
             }
+            "poll" => self.poll = Some(poll_interval(value).ok_or_else(|| bad("seconds, 0.1 to 86400"))?),
             "threads" => self.threads = Some(threads(value).ok_or_else(|| bad("a number from 1 to 64"))?),
             // mount(8) gives `user=NAME` where fstab has `user`.
             "user" | "comment" => {}
@@ -272,6 +279,7 @@ const VALUED: &[&str] = &[
     "materialize",
     "io",
     "cache-bytes",
+    "poll",
     "threads",
 ];
 
@@ -333,6 +341,12 @@ fn bytes(value: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
+/// How often to compare everything, in seconds.
+pub fn poll_interval(value: &str) -> Option<Duration> {
+    let seconds: f64 = value.parse().ok()?;
+    POLL_SECONDS.contains(&seconds).then(|| Duration::from_secs_f64(seconds))
+}
+
 /// A number of worker threads.
 fn threads(value: &str) -> Option<usize> {
     value.parse().ok().filter(|threads| (1..=super::THREADS_MAX).contains(threads))
@@ -346,6 +360,7 @@ mod tests {
     fn every_option_is_read() {
         let text = "ro,allow_other,default_permissions,uid=1000,gid=100,umask=027,nodev,nosuid,noexec,noatime,sync,\
                     state-dir=/var/lib/x=y,views=by-name:by-cwd,views-as=files,rm=deny,materialize=fsync,io=passthrough,cache-bytes=64M,\
+                    poll=1.5,\
                     log-file=/var/log/r.log,threads=4";
         let expected = DashO {
             read_only: Some(true),
@@ -366,6 +381,7 @@ mod tests {
             materialize: Some("fsync".into()),
             io: Some("passthrough".into()),
             cache_bytes: Some(64 << 20),
+            poll: Some(Duration::from_millis(1500)),
             log_file: Some("/var/log/r.log".into()),
             threads: Some(4),
         };
@@ -427,6 +443,8 @@ mod tests {
             ("threads=65", "`threads=65`"),
             ("threads", "`threads=...`"),
             ("cache-bytes=99999999999G", "`cache-bytes=99999999999G`"),
+            ("poll=0", "`poll=0`"),
+            ("poll=often", "`poll=often`"),
             ("cache-bytes=M", "`cache-bytes=M`"),
             ("views=a::b", "`views=a::b`"),
             ("views=", "`views=`"),
