@@ -74,6 +74,8 @@ pub struct SampleOptions {
     pub seed: u64,
     /// How large the threads are.
     pub size: Size,
+    /// Nothing is compressed: what lies on disk is what a mount shows.
+    pub all_plain: bool,
     /// How many workers; 0 for one a processor.
     pub jobs: usize,
 }
@@ -272,7 +274,8 @@ impl Shared<'_> {
 /// `Invalid` if `dir` is taken, `Io` if it cannot be written; then a part of the home may be there.
 pub fn generate(dir: &Path, options: &SampleOptions, progress: &(dyn Fn(u64) + Sync)) -> Result<Summary> {
     check_target(dir, options)?;
-    let layout = plan::Layout::new(options.threads, options.seed, options.size);
+    let mut layout = plan::Layout::new(options.threads, options.seed, options.size);
+    layout.all_plain = options.all_plain;
     let shared = Shared {
         dir,
         layout: &layout,
@@ -325,6 +328,9 @@ pub struct SampleHomeArgs {
     /// How large the threads are
     #[arg(long, value_enum, default_value_t = Size::Small)]
     pub size: Size,
+    /// Compress nothing, so that the home and a mount of it hold the same files
+    #[arg(long)]
+    pub plain: bool,
     /// Print the summary as JSON
     #[arg(long)]
     pub json: bool,
@@ -352,7 +358,13 @@ fn describe(summary: &Summary, dir: &Path) -> String {
 /// Those of [`generate`], and `Io` if standard output cannot be written; a closed pipe is no error.
 pub fn run(args: &SampleHomeArgs) -> Result<(), StoreError> {
     use std::io::Write;
-    let options = SampleOptions { threads: args.threads, seed: args.seed, size: args.size, jobs: 0 };
+    let options = SampleOptions {
+        threads: args.threads,
+        seed: args.seed,
+        size: args.size,
+        all_plain: args.plain,
+        jobs: 0,
+    };
     let bar = indicatif::ProgressBar::new(args.threads);
     let made = generate(&args.dir, &options, &|done| bar.set_position(done));
     bar.finish_and_clear();
@@ -398,7 +410,7 @@ mod tests {
     fn make(threads: u64, seed: u64, size: Size, jobs: usize) -> (Summary, Tree) {
         let home = tempfile::tempdir().expect("a temporary folder");
         let root = home.path().join("new/home");
-        let options = SampleOptions { threads, seed, size, jobs };
+        let options = SampleOptions { threads, seed, size, all_plain: false, jobs };
         let summary = generate(&root, &options, &|_| ()).expect("a home in a new folder");
         let mut tree = Tree::new();
         walk(&root, &root, &mut tree);
@@ -476,6 +488,23 @@ mod tests {
             all.extend_from_slice(content.as_deref().unwrap_or_default());
         }
         assert_eq!(xxhash_rust::xxh3::xxh3_64(&all), 4_483_473_627_370_803_102);
+    }
+
+    #[test]
+    fn a_plain_home_has_nothing_compressed() {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let root = home.path().join("home");
+        let options = SampleOptions { threads: 300, seed: 2, size: Size::Tiny, all_plain: true, jobs: 2 };
+        let summary = generate(&root, &options, &|_| ()).expect("a home in a new folder");
+        let mut tree = Tree::new();
+        walk(&root, &root, &mut tree);
+        let found = rollouts(&tree);
+        assert_eq!((summary.compressed, summary.broken_zst), (0, 0));
+        assert!(found.iter().all(|one| !one.is_compressed) && found.len() as u64 == summary.rollouts);
+        assert_eq!(
+            summary.bytes,
+            tree.values().filter_map(|node| Some(node.2.as_ref()?.len() as u64)).sum::<u64>()
+        );
     }
 
     #[test]
@@ -664,7 +693,7 @@ mod tests {
         let home = tempfile::tempdir().expect("a temporary folder");
         let file = home.path().join("file");
         std::fs::write(&file, "mine").expect("a writable folder");
-        let options = SampleOptions { threads: 3, seed: 1, size: Size::Tiny, jobs: 1 };
+        let options = SampleOptions { threads: 3, seed: 1, size: Size::Tiny, all_plain: false, jobs: 1 };
         for taken in [home.path(), &file] {
             let error = generate(taken, &options, &|_| ()).expect_err("it is taken");
             assert!(error.to_string().contains("new or an empty folder"), "{error}");
@@ -683,7 +712,7 @@ mod tests {
     fn measure() {
         for (threads, size) in [(100_000, Size::Tiny), (100_000, Size::Small), (1000, Size::Realistic)] {
             let home = tempfile::tempdir().expect("a temporary folder");
-            let options = SampleOptions { threads, seed: 1, size, jobs: 0 };
+            let options = SampleOptions { threads, seed: 1, size, all_plain: false, jobs: 0 };
             let start = std::time::Instant::now();
             let summary = generate(home.path(), &options, &|_| ()).expect("a home in an empty folder");
             println!("{size:?}: {:.1} s, {summary:?}", start.elapsed().as_secs_f64());

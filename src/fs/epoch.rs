@@ -34,6 +34,8 @@ struct Calls {
     next: u64,
     /// The numbers of the calls that are not over.
     running: BTreeSet<u64>,
+    /// How many wait for calls to be over: each call would wake them otherwise, which costs more than the call.
+    waiting_for_calls: u32,
     /// What the kernel holds locked for calls that change something, and for how many.
     held: BTreeMap<NodeNumber, u32>,
     /// What the kernel is just told of, but for names: it waits there for who holds it.
@@ -87,7 +89,10 @@ pub(super) fn take_changed() -> bool {
 #[derive(Default)]
 pub struct Epoch {
     calls: Mutex<Calls>,
+    /// Something was told, is to be told, or is no longer held.
     ended: Condvar,
+    /// A call is over.
+    over: Condvar,
 }
 
 /// A call at work; dropped once it is answered.
@@ -121,14 +126,18 @@ impl Epoch {
         let end = Instant::now() + at_most;
         let mut calls = self.calls();
         let before = calls.next;
+        calls.waiting_for_calls += 1;
+        let mut over = true;
         while calls.running.first().is_some_and(|&first| first < before) {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return false;
+                over = false;
+                break;
             }
-            calls = self.ended.wait_timeout(calls, left).unwrap_or_else(|poison| poison.into_inner()).0;
+            calls = self.over.wait_timeout(calls, left).unwrap_or_else(|poison| poison.into_inner()).0;
         }
-        true
+        calls.waiting_for_calls -= 1;
+        over
     }
 
     /// A call begins for which the kernel holds these nodes.
@@ -262,15 +271,23 @@ impl Drop for Holding {
                 }
             }
         }
+        let awaited = !calls.later.is_empty();
         drop(calls);
-        self.epoch.ended.notify_all();
+        if awaited {
+            self.epoch.ended.notify_all();
+        }
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.epoch.calls().running.remove(&self.number);
-        self.epoch.ended.notify_all();
+        let mut calls = self.epoch.calls();
+        calls.running.remove(&self.number);
+        let awaited = calls.waiting_for_calls > 0;
+        drop(calls);
+        if awaited {
+            self.epoch.over.notify_all();
+        }
     }
 }
 

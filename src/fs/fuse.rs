@@ -3,6 +3,7 @@
 //! Mode `stateless` (the only one yet): OPEN, OPENDIR and FLUSH are answered ENOSYS once, so that no open, release or flush
 //! ever reaches us again and the kernel keeps data, names, attributes and listings by the lifetimes we give.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,7 +37,7 @@ const GENERATION: Generation = Generation(0);
 const NAME_BYTES_MAX: u32 = 255;
 
 /// What is asked of the kernel; each only where it has it.
-const WANTED: [InitFlags; 6] = [
+const WANTED: [InitFlags; 5] = [
     // A read looks at the attributes first and drops pages of another size or mtime: no wrong bytes of a growing file.
     InitFlags::FUSE_AUTO_INVAL_DATA,
     // LOOKUP of `.` and `..` by number: a file server's handles outlive the kernel's memory, and us.
@@ -44,9 +45,17 @@ const WANTED: [InitFlags; 6] = [
     InitFlags::FUSE_PARALLEL_DIROPS,
     // A link whose target changes has another number.
     InitFlags::FUSE_CACHE_SYMLINKS,
+    // Always, not as the kernel guesses: `find`, `grep -r` and `ls -l` list a whole folder before they look at its entries, and
+    // by then it has guessed that nobody will.
     InitFlags::FUSE_DO_READDIRPLUS,
-    InitFlags::FUSE_READDIRPLUS_AUTO,
 ];
+
+/// A buffer for reads of up to this length is kept for the next read: clearing a new one costs as much as the read.
+const READ_BYTES_KEPT: usize = 1 << 20;
+
+thread_local! {
+    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// How long a call that changed something waits until the kernel is told.
 const TOLD_WAIT_MAX: Duration = Duration::from_millis(250);
@@ -315,10 +324,16 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         self.settled(NodeNumber(ino.0), move |adapter| {
-            match adapter.call(Request::Read, |fs| fs.read(NodeNumber(ino.0), offset, size as usize)) {
-                Ok(bytes) => reply.data(&bytes),
-                Err(errno) => reply.error(errno),
-            }
+            READ_BUFFER.with_borrow_mut(|buffer| {
+                let read = |fs: &Fs| fs.read_into(NodeNumber(ino.0), offset, size as usize, buffer);
+                match adapter.call(Request::Read, read) {
+                    Ok(count) => reply.data(&buffer[..count]),
+                    Err(errno) => reply.error(errno),
+                }
+                if buffer.len() > READ_BYTES_KEPT {
+                    *buffer = Vec::new();
+                }
+            });
         });
     }
 

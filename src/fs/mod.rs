@@ -27,7 +27,7 @@ use attr::{Attr, NodeKind, Ownership};
 use counters::Counters;
 use epoch::Epoch;
 use error::{FsError, Result};
-use files::Files;
+use files::{Files, Places};
 use growth::{End, Growth};
 use threads::Versions;
 use write::{Materialise, Removal, Writes};
@@ -83,8 +83,9 @@ const TTL_TOLD: Duration = Duration::from_secs(3600);
 const TTL_SHORT: Duration = Duration::from_secs(1);
 /// A file written within this time is live: its size has a short lifetime.
 const LIVE: Duration = Duration::from_secs(600);
-/// Entries of one page of a directory.
-const PAGE_ENTRIES: usize = 256;
+/// Entries of one query of a directory. An answer to the kernel holds some 140 entries with attributes, 300 without: what is
+/// asked for and does not fit is asked for again.
+const PAGE_ENTRIES: usize = 64;
 
 /// The fixed files, and their node numbers.
 const README: NodeNumber = NodeNumber(2);
@@ -150,6 +151,7 @@ pub struct Fs {
     readme: String,
     ignore: String,
     files: Files,
+    places: Places,
     growth: Growth,
     versions: Versions,
     counters: Counters,
@@ -200,6 +202,7 @@ impl Fs {
             readme: String::new(),
             ignore: String::new(),
             files: Files::default(),
+            places: Places::default(),
             growth: Growth::default(),
             versions: Versions::default(),
             counters: Counters::default(),
@@ -573,6 +576,9 @@ impl Fs {
             Err(error) => return Err(error),
         };
         let entry_ttl = self.if_still(seen, entry_ttl);
+        if let Node::File(file) = &node {
+            self.places.put(seen, file);
+        }
         Ok(Ok(Found { attr: attr.value, entry_ttl, attr_ttl: self.if_still(seen, attr.ttl) }))
     }
 
@@ -615,8 +621,7 @@ impl Fs {
         if parent == NodeNumber::ROOT {
             return self.root_child(name);
         }
-        let dir = self.dir(parent)?;
-        self.ensure(&dir);
+        let dir = self.dir_listed(parent)?;
         if let Some(node) = self.exact_child(&dir, name)? {
             let ttl = self.entry_ttl(&node);
             return Ok(Some((node, ttl)));
@@ -671,20 +676,28 @@ impl Fs {
         view == FILES || self.options.views_as == ViewsAs::Files
     }
 
-    /// A folder of the home that was not listed since the start is listed now.
-    fn ensure(&self, dir: &DirRow) {
+    /// The directory of this number, listed: a folder of the home that was not listed since the start is listed now.
+    fn dir_listed(&self, number: NodeNumber) -> Result<DirRow> {
+        // Asked before its row is read: what is listed after that may not be in the row.
+        let all_listed = self.store.progress().listed.load(std::sync::atomic::Ordering::Acquire);
+        let dir = self.dir(number)?;
         let on_disk = is_below(&dir.path, b"sessions") || is_below(&dir.path, b"archived_sessions");
-        if on_disk && let Err(error) = self.store.ensure_listed(&dir.path) {
+        if all_listed || !on_disk {
+            return Ok(dir);
+        }
+        if let Err(error) = self.store.ensure_listed(&dir.path) {
             // What was known of it is shown; the indexer has said what the trouble is.
             log::debug!("{error}");
         }
+        self.dir(number)
     }
 
     fn exact_child(&self, dir: &DirRow, name: &[u8]) -> Result<Option<Node>> {
         let near = self.query(|queries| {
-            let subdir = queries.child_dir(dir.number, name)?;
+            let subdir = if dir.subdirs > 0 { queries.child_dir(dir.number, name)? } else { None };
             match subdir {
                 Some(subdir) => Ok(Err(subdir)),
+                None if dir.entries == 0 => Ok(Ok(Vec::new())),
                 None => queries.entries_near(dir.number, cookie_of(name)).map(Ok),
             }
         })?;
@@ -783,13 +796,12 @@ impl Fs {
             }
             return Ok(());
         }
-        let dir = self.dir(number)?;
         if number == NodeNumber::ROOT {
             return self.list_root(after, plus, seen, take);
         }
-        self.ensure(&dir);
+        let dir = self.dir_listed(number)?;
         loop {
-            let page = self.query(|queries| queries.page(number, after, PAGE_ENTRIES))?;
+            let page = self.query(|queries| queries.page(&dir, after, PAGE_ENTRIES))?;
             let full = page.len() == PAGE_ENTRIES;
             for entry in page {
                 after = entry.cookie;
@@ -885,6 +897,9 @@ impl Fs {
                 Err(FsError::Stale(_)) => return None,
                 Err(_) => unknown(),
             };
+            if let Node::File(file) = node {
+                self.places.put(timing.0, file);
+            }
             found = Some(Found {
                 attr: attr.value,
                 entry_ttl: self.if_still(timing.0, timing.1),
@@ -896,25 +911,70 @@ impl Fs {
 
     /// Bytes of a file: `size` of them from `offset`, fewer only at its end.
     pub fn read(&self, number: NodeNumber, offset: u64, size: usize) -> Result<Vec<u8>> {
-        let slice = |bytes: &[u8]| {
+        let mut buffer = Vec::new();
+        let count = self.read_into(number, offset, size, &mut buffer)?;
+        buffer.truncate(count);
+        Ok(buffer)
+    }
+
+    /// As [`Fs::read`], into a buffer that may be used again: the bytes are its first ones, as many as are answered. What is
+    /// behind them means nothing; a buffer that is long enough is not cleared.
+    pub fn read_into(
+        &self,
+        number: NodeNumber,
+        offset: u64,
+        size: usize,
+        buffer: &mut Vec<u8>,
+    ) -> Result<usize> {
+        let news = self.store.news().count();
+        // Where another process writes the index, no news comes.
+        if self.store.is_writer()
+            && let Some((area, path)) = self.places.get(news, number)
+        {
+            let path = self.store.areas().join(area, &path);
+            if let Ok(Some(content)) = self.files.get_plain(number, &path) {
+                return read_content(&content, &path, offset, size, buffer);
+            }
+        }
+        let mut slice = |bytes: &[u8]| {
             let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-            bytes[start..bytes.len().min(start.saturating_add(size))].to_vec()
+            let wanted = &bytes[start..bytes.len().min(start.saturating_add(size))];
+            buffer.clear();
+            buffer.extend_from_slice(wanted);
+            Ok(wanted.len())
         };
         match self.node(number)? {
-            Node::Fixed(README) => Ok(slice(self.readme.as_bytes())),
-            Node::Fixed(IGNORE) => Ok(slice(self.ignore.as_bytes())),
-            Node::Fixed(STATUS) => Ok(slice(&self.status_text())),
+            Node::Fixed(README) => slice(self.readme.as_bytes()),
+            Node::Fixed(IGNORE) => slice(self.ignore.as_bytes()),
+            Node::Fixed(STATUS) => slice(&self.status_text()),
             Node::Fixed(SESSION_INDEX) => {
                 let path = self.store.home().session_index();
-                self.read_file(number, &path, offset, size)
+                self.read_file(number, &path, offset, size, buffer)
             }
             Node::Fixed(_) => Err(FsError::IsADirectory(number)),
             Node::Dir(_) => Err(FsError::IsADirectory(number)),
-            Node::File(file) => self.read_file(number, &self.locate(&file)?.0, offset, size),
-            Node::Missing(row) => Ok(slice(&thread_lines::missing(&row))),
+            Node::File(file) => {
+                self.places.put(news, &file);
+                self.read_row(&file, offset, size, buffer)
+            }
+            Node::Missing(row) => slice(&thread_lines::missing(&row)),
             Node::Link { .. } => Err(FsError::Stale(number)),
-            Node::Threads(version) => Ok(version.read(&self.store, &self.views, offset, size)?),
+            Node::Threads(version) => slice_of(version.read(&self.store, &self.views, offset, size)?, buffer),
         }
+    }
+
+    /// Bytes of a row's file: where its row says it is, else where it is found. One look at the disk less for each file.
+    fn read_row(&self, file: &FileRow, offset: u64, size: usize, buffer: &mut Vec<u8>) -> Result<usize> {
+        if file.kind == RowKind::Rollout && file.encoding == Encoding::Plain {
+            let path = self.store.areas().join(file.area, &file.path);
+            match self.files.get_plain(file.number, &path) {
+                Ok(Some(content)) => return read_content(&content, &path, offset, size, buffer),
+                Ok(None) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let path = self.locate(file)?.0;
+        self.read_file(file.number, &path, offset, size, buffer)
     }
 
     fn read_file(
@@ -923,15 +983,13 @@ impl Fs {
         path: &std::path::Path,
         offset: u64,
         size: usize,
-    ) -> Result<Vec<u8>> {
+        buffer: &mut Vec<u8>,
+    ) -> Result<usize> {
         let content = self.files.get(number, path, self.store.content()).map_err(|error| match error {
             StoreError::NotFound { .. } => FsError::Stale(number),
             other => other.into(),
         })?;
-        let mut bytes = vec![0; size];
-        let count = content.read_at(&mut bytes, offset).map_err(StoreError::io("read", path))?;
-        bytes.truncate(count);
-        Ok(bytes)
+        read_content(&content, path, offset, size, buffer)
     }
 
     /// Numbers of the disk that holds the home.
@@ -947,6 +1005,24 @@ impl Fs {
         };
         if result == 0 { Ok(DiskSpace(space)) } else { Err(failed(std::io::Error::last_os_error())) }
     }
+}
+
+fn read_content(
+    content: &content::Content,
+    path: &std::path::Path,
+    offset: u64,
+    size: usize,
+    buffer: &mut Vec<u8>,
+) -> Result<usize> {
+    if buffer.len() < size {
+        buffer.resize(size, 0);
+    }
+    Ok(content.read_at(&mut buffer[..size], offset).map_err(StoreError::io("read", path))?)
+}
+
+fn slice_of(bytes: Vec<u8>, buffer: &mut Vec<u8>) -> Result<usize> {
+    *buffer = bytes;
+    Ok(buffer.len())
 }
 
 /// Only a rollout has a compressed form: beside a stray, a file named `<stray>.zst` is another stray.

@@ -20,6 +20,8 @@ use crate::store::placing::Placing;
 const VERSIONS_MAX: usize = 8;
 /// A version that nobody read for so long is given up: its snapshot keeps the index's log from shrinking.
 const IDLE_MAX: Duration = Duration::from_secs(60);
+/// Days whose lines are remembered: the kernel reads ahead at several places at a time.
+const DAYS_MAX: usize = 4;
 /// While files are read for the first time, a version is the newest for so long.
 const FRESH_UNSETTLED: Duration = Duration::from_secs(1);
 
@@ -43,8 +45,8 @@ pub(super) struct Version {
 struct Reading {
     snapshot: Reader,
     used: Instant,
-    /// The lines of the day that was read last: day, then row and bytes of each line.
-    lines: Option<(i64, Vec<(i64, u64)>)>,
+    /// The lines of the days that were read last, the last one first: day, then row and bytes of each line.
+    lines: VecDeque<(i64, Vec<(i64, u64)>)>,
 }
 
 impl Versions {
@@ -67,7 +69,7 @@ impl Versions {
         let snapshot = store.index().snapshot()?;
         let days = snapshot.queries().days().map_err(StoreError::index(store.index().path()))?;
         let size_bytes = days.iter().map(|day| day.bytes).sum();
-        let reading = Mutex::new(Reading { snapshot, used: Instant::now(), lines: None });
+        let reading = Mutex::new(Reading { snapshot, used: Instant::now(), lines: VecDeque::new() });
         let version =
             Arc::new(Version { number: number_of(&days), size_bytes, days, made: Instant::now(), reading });
         let mut versions = self.versions();
@@ -140,10 +142,14 @@ impl Reading {
         range: (u64, u64),
         bytes: &mut Vec<u8>,
     ) -> rusqlite::Result<()> {
-        if self.lines.as_ref().is_none_or(|(number, _)| *number != day.day) {
-            self.lines = Some((day.day, self.snapshot.queries().day_lines(day.day)?));
-        }
-        let Some((_, lines)) = &self.lines else { return Ok(()) };
+        let held = self.lines.iter().position(|(number, _)| *number == day.day);
+        let lines = match held.and_then(|at| self.lines.remove(at)) {
+            Some(lines) => lines,
+            None => (day.day, self.snapshot.queries().day_lines(day.day)?),
+        };
+        self.lines.push_front(lines);
+        self.lines.truncate(DAYS_MAX);
+        let Some((_, lines)) = self.lines.front() else { return Ok(()) };
         let mut start = day_start;
         for &(row, line_bytes) in lines {
             let end = start + line_bytes;

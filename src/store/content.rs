@@ -70,6 +70,22 @@ pub fn locate_now(logical: &Path) -> Result<Located> {
     Ok(found.ok_or_else(|| not_found(logical))?.0)
 }
 
+/// Opens the rollout at `path` if it lies there plain. None: it does not, and may be compressed or elsewhere.
+///
+/// # Errors
+/// [`StoreError::Io`] when the system refuses.
+pub fn open_plain(path: &Path) -> Result<Option<Content>> {
+    match open_at(path) {
+        Ok(found) => Ok(found.map(|(stat, file)| Content {
+            file: Arc::new(file),
+            size_bytes: None,
+            located: Located { path: path.to_owned(), encoding: Encoding::Plain, stat },
+        })),
+        Err(error) if says_absent(&error) => Ok(None),
+        Err(error) => Err(StoreError::io("open", path)(error)),
+    }
+}
+
 fn swap_pause() {
     std::thread::sleep(Duration::from_millis(SWAP_PAUSE_MS));
 }

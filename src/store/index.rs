@@ -23,7 +23,8 @@ pub(super) const FILE_COLUMNS: &str = "r.row, r.number, r.kind, r.path, r.thread
      r.duplicate, r.name, r.listed_name, r.encoding, r.size_bytes, r.mtime_ns, r.device, r.inode, r.decoded_bytes, \
      r.state, r.torn, r.bare, r.parse_errors, r.area";
 /// What `full_row` reads after the listed part.
-pub(super) const REST_COLUMNS: &str = "r.meta, r.resume, r.indexed_bytes, r.lines, r.error, r.name_position";
+pub(super) const REST_COLUMNS: &str = "(SELECT meta FROM texts t WHERE t.row = r.row), (SELECT resume FROM texts t WHERE t.row = r.row), \
+     r.indexed_bytes, r.lines, r.error, r.name_position, r.created_at_ms";
 
 /// A directory of the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +70,31 @@ pub enum EntryNode {
         /// The file.
         file: Box<FileRow>,
     },
+}
+
+/// What tells whether a file changed.
+pub(super) struct KnownFile {
+    /// SQLite's row id.
+    pub(super) row: i64,
+    /// What it is.
+    pub(super) kind: RowKind,
+    /// Logical path below the home.
+    pub(super) path: Vec<u8>,
+    /// Where it lies.
+    pub(super) area: Area,
+    /// How it lies there.
+    pub(super) encoding: Encoding,
+    /// When it was last looked at.
+    pub(super) disk: DiskStat,
+    /// How far it was read.
+    pub(super) state: ReadState,
+}
+
+impl KnownFile {
+    /// The last component of the path.
+    pub(super) fn name(&self) -> &[u8] {
+        super::tree::split_path(&self.path).1
+    }
 }
 
 /// Totals over all rollouts.
@@ -231,22 +257,29 @@ impl Queries<'_> {
         self.all(&sql, params![dir.to_sql(), cookie, cookie + COOKIE_RUN_MAX], file_entry)
     }
 
-    /// The entries of a directory after a cookie, in cookie order, `limit` at most.
-    pub fn page(&self, dir: NodeNumber, after: i64, limit: usize) -> rusqlite::Result<Vec<Entry>> {
-        let sql = format!(
-            "SELECT {FILE_COLUMNS}, e.cookie, e.slot FROM entries e JOIN rollouts r ON r.row = e.row \
-             WHERE e.dir = ?1 AND e.cookie > ?2 ORDER BY e.cookie LIMIT ?3"
-        );
-        let mut entries = self.all(&sql, params![dir.to_sql(), after, limit as i64], file_entry)?;
-        let dirs = self.all(
-            "SELECT number, path, parent, name, cookie, mtime_ns, entries, subdirs, digest FROM dirs \
-             WHERE parent = ?1 AND cookie > ?2 AND number != ?1 ORDER BY cookie LIMIT ?3",
-            params![dir.to_sql(), after, limit as i64],
-            |row| dir_row(row).map(|dir| Entry { cookie: dir.cookie, node: EntryNode::Dir(dir) }),
-        )?;
-        entries.extend(dirs);
-        entries.sort_by_key(|entry| entry.cookie);
-        entries.truncate(limit);
+    /// The entries of a directory after a cookie, in cookie order, `limit` at most. What `dir` says it has none of is not
+    /// asked for.
+    pub fn page(&self, dir: &DirRow, after: i64, limit: usize) -> rusqlite::Result<Vec<Entry>> {
+        let (number, limit_sql) = (dir.number.to_sql(), limit as i64);
+        let mut entries = Vec::new();
+        if dir.entries > 0 {
+            let sql = format!(
+                "SELECT {FILE_COLUMNS}, e.cookie, e.slot FROM entries e JOIN rollouts r ON r.row = e.row \
+                 WHERE e.dir = ?1 AND e.cookie > ?2 ORDER BY e.cookie LIMIT ?3"
+            );
+            entries = self.all(&sql, params![number, after, limit_sql], file_entry)?;
+        }
+        if dir.subdirs > 0 {
+            let dirs = self.all(
+                "SELECT number, path, parent, name, cookie, mtime_ns, entries, subdirs, digest FROM dirs \
+                 WHERE parent = ?1 AND cookie > ?2 AND number != ?1 ORDER BY cookie LIMIT ?3",
+                params![number, after, limit_sql],
+                |row| dir_row(row).map(|dir| Entry { cookie: dir.cookie, node: EntryNode::Dir(dir) }),
+            )?;
+            entries.extend(dirs);
+            entries.sort_by_key(|entry| entry.cookie);
+            entries.truncate(limit);
+        }
         Ok(entries)
     }
 
@@ -259,10 +292,36 @@ impl Queries<'_> {
         self.all(&sql, [dir.to_sql()], full_row)
     }
 
+    /// What is known of the files that lie directly in a directory of the home, in the order of their names: as little as tells
+    /// whether they changed, for there may be very many.
+    pub(super) fn known_files(&self, dir: NodeNumber) -> rusqlite::Result<Vec<KnownFile>> {
+        let sql = "SELECT r.row, r.kind, r.path, r.area, r.encoding, r.size_bytes, r.mtime_ns, r.device, r.inode, r.state \
+             FROM entries e JOIN rollouts r ON r.row = e.row WHERE e.dir = ?1 AND e.slot < 8";
+        let mut known = self.all(sql, [dir.to_sql()], |row| {
+            Ok(KnownFile {
+                row: row.get(0)?,
+                kind: kind_of(row.get(1)?),
+                path: row.get(2)?,
+                area: area_of(row.get(3)?),
+                encoding: encoding_of(row.get(4)?),
+                disk: DiskStat {
+                    size_bytes: unsigned(row, 5)?,
+                    mtime_ns: row.get(6)?,
+                    device: unsigned(row, 7)?,
+                    inode: unsigned(row, 8)?,
+                },
+                state: state_of(row.get(9)?),
+            })
+        })?;
+        known.sort_unstable_by(|one, other| one.name().cmp(other.name()));
+        Ok(known)
+    }
+
     /// The path of a rollout with an entry in this directory whose history lies in the rollout `base` (`history_base`).
     pub fn fork_in(&self, dir: NodeNumber, base: ThreadId) -> rusqlite::Result<Option<Vec<u8>>> {
-        let sql = "SELECT r.path FROM entries e JOIN rollouts r ON r.row = e.row \
-                   WHERE e.dir = ?1 AND json_extract(r.meta, '$.history_base_id') = ?2 LIMIT 1";
+        // Behind the digit of `ThreadMetadata::to_index_text`.
+        let sql = "SELECT r.path FROM entries e JOIN rollouts r ON r.row = e.row JOIN texts t ON t.row = r.row \
+                   WHERE e.dir = ?1 AND json_extract(substr(t.meta, 2), '$.history_base_id') = ?2 LIMIT 1";
         self.one(sql, params![dir.to_sql(), base.to_string()], |row| row.get(0))
     }
 
@@ -334,8 +393,8 @@ impl Queries<'_> {
     /// How many files, and bytes on disk, are to be read after `path`.
     pub fn unread_totals(&self, after: &[u8]) -> rusqlite::Result<(u64, u64)> {
         self.0.query_row(
-            "SELECT count(*), coalesce(sum(max(size_bytes - CASE WHEN resume IS NULL THEN 0 ELSE indexed_bytes END, 0)), 0) \
-             FROM rollouts WHERE state = 0 AND path > ?1",
+            "SELECT count(*), coalesce(sum(max(size_bytes - CASE WHEN (SELECT resume FROM texts t WHERE t.row = r.row) IS NULL THEN 0 ELSE indexed_bytes END, 0)), 0) \
+             FROM rollouts r WHERE state = 0 AND path > ?1",
             [after],
             |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)),
         )
@@ -442,16 +501,40 @@ fn dir_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<DirRow> {
     })
 }
 
+fn kind_of(value: i64) -> RowKind {
+    match value {
+        0 => RowKind::Rollout,
+        1 => RowKind::Stray,
+        _ => RowKind::Missing,
+    }
+}
+
+fn encoding_of(value: i64) -> Encoding {
+    if value == 0 { Encoding::Plain } else { Encoding::Zstd }
+}
+
+fn state_of(value: i64) -> ReadState {
+    match value {
+        0 => ReadState::Unread,
+        1 => ReadState::Read,
+        _ => ReadState::Failed,
+    }
+}
+
+fn area_of(value: i64) -> Area {
+    match value {
+        0 => Area::Home,
+        1 => Area::Pending,
+        _ => Area::Scratch,
+    }
+}
+
 /// Reads [`FILE_COLUMNS`].
 pub(super) fn file_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<FileRow> {
     Ok(FileRow {
         row: row.get(0)?,
         number: NodeNumber::from_sql(row.get(1)?),
-        kind: match row.get::<_, i64>(2)? {
-            0 => RowKind::Rollout,
-            1 => RowKind::Stray,
-            _ => RowKind::Missing,
-        },
+        kind: kind_of(row.get(2)?),
         path: row.get(3)?,
         thread_id: thread_id(row, 4)?,
         rollout_id: thread_id(row, 5)?,
@@ -462,7 +545,7 @@ pub(super) fn file_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<FileRow> {
         duplicate: row.get(10)?,
         name: row.get(11)?,
         listed_name: row.get(12)?,
-        encoding: if row.get::<_, i64>(13)? == 0 { Encoding::Plain } else { Encoding::Zstd },
+        encoding: encoding_of(row.get(13)?),
         disk: DiskStat {
             size_bytes: unsigned(row, 14)?,
             mtime_ns: row.get(15)?,
@@ -470,35 +553,36 @@ pub(super) fn file_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<FileRow> {
             inode: unsigned(row, 17)?,
         },
         decoded_bytes: row.get::<_, Option<i64>>(18)?.map(|bytes| bytes as u64),
-        state: match row.get::<_, i64>(19)? {
-            0 => ReadState::Unread,
-            1 => ReadState::Read,
-            _ => ReadState::Failed,
-        },
+        state: state_of(row.get(19)?),
         torn: row.get(20)?,
         bare: row.get(21)?,
         parse_errors: unsigned(row, 22)?,
-        area: match row.get::<_, i64>(23)? {
-            0 => Area::Home,
-            1 => Area::Pending,
-            _ => Area::Scratch,
-        },
+        area: area_of(row.get(23)?),
     })
 }
 
 /// Reads [`FILE_COLUMNS`] and then [`REST_COLUMNS`].
 pub(super) fn full_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    let meta: String = row.get(24)?;
+    let file = file_row(row)?;
+    let meta = match row.get_ref(24)?.as_str_or_null()? {
+        Some(text) => ThreadMetadata::from_index_text(text),
+        None => meta_unread(&file, row.get(30)?),
+    };
     Ok(Row {
-        file: file_row(row)?,
-        // Written by us; a row that another build wrote is read again at the next change.
-        meta: serde_json::from_str::<ThreadMetadata>(&meta).unwrap_or_default(),
+        file,
+        meta,
         resume: row.get(25)?,
         indexed_bytes: unsigned(row, 26)?,
         lines: unsigned(row, 27)?,
         error: row.get(28)?,
         name_position: row.get(29)?,
     })
+}
+
+/// What is known of a row without a text.
+pub(super) fn meta_unread(file: &FileRow, created_at_ms: i64) -> ThreadMetadata {
+    let updated_at_ms = file.disk.mtime_ns.div_euclid(1_000_000);
+    ThreadMetadata { created_at_ms, updated_at_ms, ..ThreadMetadata::default() }
 }
 
 fn file_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {

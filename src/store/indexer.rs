@@ -35,10 +35,10 @@ use super::writer::{Batch, Writer};
 const INBOX_MAX: usize = 1024;
 /// Messages taken before work goes on.
 const MESSAGES_AT_ONCE_MAX: usize = 256;
-/// Files given to the readers and not back yet.
-const IN_FLIGHT_MAX: usize = 256;
+/// Files given to the readers and not back yet: more than a batch, so that they read while one is stored.
+const IN_FLIGHT_MAX: usize = 2048;
 /// Files listed in one transaction, about.
-const SCAN_BATCH_FILES: usize = 2000;
+const SCAN_BATCH_FILES: usize = 8000;
 /// A batch of readings is stored after this time, full or not.
 const BATCH_TIME: Duration = Duration::from_millis(200);
 /// How long the indexer leaves a disk alone that refused a write.
@@ -664,6 +664,7 @@ impl Loop {
         *progress.trouble.lock().unwrap_or_else(|poison| poison.into_inner()) = None;
         self.trouble_until = None;
         if !progress.settled.swap(true, Ordering::AcqRel) {
+            self.writer.rest();
             // What was answered until now was not told of: from here on all is.
             self.shared.news.push([Change::Everything]);
         }

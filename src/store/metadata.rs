@@ -20,6 +20,7 @@ use super::rollout::{
 #[serde(default)]
 pub struct ThreadMetadata {
     /// The id in the header; without a header the thread id of the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<ThreadId>,
     /// Start of the thread in unix milliseconds: from the header, else the name's stamp as if UTC, else 0.
     pub created_at_ms: i64,
@@ -27,60 +28,87 @@ pub struct ThreadMetadata {
     pub updated_at_ms: i64,
     /// Which client made it, as Codex's database has it: a word (`cli`, `vscode`, `exec`, `mcp`, `unknown`) or
     /// JSON text (`{"subagent":…}`). `vscode` where the file is silent.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub source: String,
     /// Name of a sub-agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_nickname: Option<String>,
     /// Role of a sub-agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_role: Option<String>,
     /// Path of a sub-agent among its relatives.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_path: Option<String>,
     /// Empty: unknown, Codex would use its default.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub model_provider: String,
     /// Model of the last turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// Reasoning effort of the last turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_effort: Option<String>,
     /// Working directory at the start; may be empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub cwd: String,
     /// Working directory of the last turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub last_cwd: Option<String>,
     /// Version of the client; may be empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub cli_version: String,
     /// First words of the user, without a placeholder for images; may be empty, long, and hold newlines.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub title: String,
     /// First words of the user, `[Image]`, `[Audio]`, or the goal; may be empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub preview: String,
     /// A word or JSON text.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub sandbox_policy: String,
     /// A word or JSON text.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub approval_mode: String,
     /// Tokens of the whole thread at the last count.
     pub tokens_used: i64,
     /// First message of the user, or its placeholder.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub first_user_message: Option<String>,
     /// Commit checked out at the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub git_sha: Option<String>,
     /// Branch checked out at the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub git_branch: Option<String>,
     /// Where the repository came from, as git has it; may hold a user name.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub git_origin_url: Option<String>,
     /// `legacy` or `paginated`; `None` is legacy.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub history_mode: Option<String>,
     /// `user`, `subagent` …
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub thread_source: Option<String>,
     /// Name of the client program.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub originator: Option<String>,
     /// `enabled`, `disabled` or `polluted`, from the last `session_meta` of any id that has it (spec 5.5).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mode: Option<String>,
     /// The thread that spawned this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub parent_thread_id: Option<ThreadId>,
     /// The thread this one was forked from.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub forked_from_id: Option<ThreadId>,
     /// The rollout that holds the history before this file (a rollout id, spec 2.3 `history_base`).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub history_base_id: Option<ThreadId>,
     /// The thread that a thread and its sub-agents are grouped by; `None` is the thread itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub session_id: Option<ThreadId>,
     /// The name last given in the rollout itself. Names given since 2026 are in the session index instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name_hint: Option<String>,
 }
 
@@ -93,7 +121,41 @@ macro_rules! differing {
     }};
 }
 
+/// Bits of the first character of an index text: these are the same as the title, and not repeated.
+const PREVIEW_IS_TITLE: u8 = 1;
+const MESSAGE_IS_TITLE: u8 = 2;
+
 impl ThreadMetadata {
+    /// As the index keeps it: a digit, which says what is the same as the title, and JSON without what is empty.
+    pub(super) fn to_index_text(&self) -> String {
+        let mut kept = self.clone();
+        let mut same = 0;
+        if kept.preview == kept.title {
+            same |= PREVIEW_IS_TITLE;
+            kept.preview.clear();
+        }
+        if kept.first_user_message.as_ref() == Some(&kept.title) {
+            same |= MESSAGE_IS_TITLE;
+            kept.first_user_message = None;
+        }
+        // Our own plain struct: it always serialises.
+        format!("{same}{}", serde_json::to_string(&kept).unwrap_or_default())
+    }
+
+    /// What [`ThreadMetadata::to_index_text`] wrote; nothing known where another build wrote it.
+    pub(super) fn from_index_text(text: &str) -> Self {
+        let Some((digit, json)) = text.split_at_checked(1) else { return Self::default() };
+        let same: u8 = digit.parse().unwrap_or(0);
+        let mut meta: Self = serde_json::from_str(json).unwrap_or_default();
+        if same & PREVIEW_IS_TITLE != 0 {
+            meta.preview.clone_from(&meta.title);
+        }
+        if same & MESSAGE_IS_TITLE != 0 {
+            meta.first_user_message = Some(meta.title.clone());
+        }
+        meta
+    }
+
     /// The names of the fields that differ, in the order of declaration.
     pub fn differing_fields(&self, other: &ThreadMetadata) -> Vec<&'static str> {
         differing!(self, other:

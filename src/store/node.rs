@@ -132,18 +132,36 @@ pub const COOKIE_FIRST: i64 = 3;
 /// How many entries of one directory may share a computed cookie; they take the cookies that follow.
 pub const COOKIE_RUN_MAX: i64 = 64;
 
+/// Bits of the hash in the cookie of a name that begins with an id.
+const COOKIE_ID_HASH_BITS: u32 = 34;
+/// How much of an id's time, in milliseconds, is left out: a quarter of an hour and a little.
+const COOKIE_ID_TIME_SHIFT: u32 = 20;
+/// Length of an id as text.
+const ID_TEXT_BYTES: usize = 36;
+
 /// The readdir cookie of an entry, from its name alone: a rollout's stamp then a hash, so that rollouts are
-/// listed in the order of time; anything else by the hash of its name.
+/// listed in the order of time; what begins with an id by the time in it, about, then a hash: neighbours in time are neighbours in
+/// the index, so that a million ids are not strewn over all of its pages; anything else by the hash of its name.
 pub fn cookie_of(name: &[u8]) -> i64 {
     let hash = xxh3_64(name);
-    match RolloutName::parse(name) {
-        Some(rollout) => {
-            let seconds = rollout.stamp_seconds().clamp(0, (1 << 33) - 1);
-            let low = (hash & ((1 << COOKIE_HASH_BITS) - 1)) as i64;
-            (seconds << COOKIE_HASH_BITS | low).max(COOKIE_FIRST)
-        }
-        None => COOKIE_OTHER | (hash & ((1 << 62) - 1 - COOKIE_RUN_MAX as u64)) as i64,
+    if let Some(rollout) = RolloutName::parse(name) {
+        let seconds = rollout.stamp_seconds().clamp(0, (1 << 33) - 1);
+        let low = (hash & ((1 << COOKIE_HASH_BITS) - 1)) as i64;
+        return (seconds << COOKIE_HASH_BITS | low).max(COOKIE_FIRST);
     }
+    let other = match id_time_ms(name) {
+        Some(ms) => {
+            ms >> COOKIE_ID_TIME_SHIFT << COOKIE_ID_HASH_BITS | hash & ((1 << COOKIE_ID_HASH_BITS) - 1)
+        }
+        None => hash,
+    };
+    COOKIE_OTHER | (other & ((1 << 62) - 1 - COOKIE_RUN_MAX as u64)) as i64
+}
+
+/// The first 48 bits of the id that a name begins with: milliseconds since 1970 in those of Codex.
+fn id_time_ms(name: &[u8]) -> Option<u64> {
+    let id = uuid::Uuid::try_parse_ascii(name.get(..ID_TEXT_BYTES)?).ok()?;
+    Some((id.as_u128() >> 80) as u64)
 }
 
 #[cfg(test)]
@@ -181,5 +199,24 @@ mod tests {
         assert!(COOKIE_FIRST <= early && early < late);
         assert!(late < cookie_of(b"2026") && cookie_of(b"2026") < i64::MAX - COOKIE_RUN_MAX);
         assert_eq!(cookie_of(b"2026"), cookie_of(b"2026"));
+    }
+
+    #[test]
+    fn ids_are_listed_by_their_time_and_not_in_runs() {
+        let cookie = |ms: u64, number: u64| {
+            cookie_of(
+                format!("{:08x}-{:04x}-7000-8000-{number:012x}.jsonl", ms >> 16, ms & 0xffff).as_bytes(),
+            )
+        };
+        let now = 0x0198_c0de_0000;
+        let day = 24 * 3600 * 1000;
+        assert!(cookie(now, 1) < cookie(now + day, 2) && cookie(now + day, 2) < cookie(now + 2 * day, 1));
+        assert!(COOKIE_OTHER <= cookie(0, 0) && cookie((1 << 48) - 1, 0) < i64::MAX - COOKIE_RUN_MAX);
+        // Ids made by hand may all be of one moment.
+        let mut all: Vec<_> = (0..20_000).map(|number| cookie(now, number)).collect();
+        all.sort_unstable();
+        all.dedup();
+        assert!(all.len() > 19_950, "{}", all.len());
+        assert_ne!(cookie_of(b"0198c0de"), cookie_of(b"0198c0df"));
     }
 }

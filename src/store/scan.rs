@@ -15,6 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::areas::{AREAS, Area, Areas};
 use super::content::{self, Encoding};
 use super::error::{Result, StoreError};
+use super::index::KnownFile;
 use super::rollout::{self, RolloutName};
 use super::row::{DiskStat, FileRow, ReadState, Row, RowKind};
 use super::tree::split_path;
@@ -201,7 +202,8 @@ pub(super) fn look(areas: &Areas, path: &[u8]) -> Result<Option<Found>> {
 /// What the listings of a batch no longer have; of two listings of one folder the later says.
 #[derive(Default)]
 pub(super) struct Gone {
-    files: BTreeMap<Vec<u8>, Row>,
+    /// Logical paths, and their rows.
+    files: BTreeMap<Vec<u8>, i64>,
     dirs: BTreeSet<Vec<u8>>,
 }
 
@@ -211,10 +213,17 @@ impl Gone {
         self.dirs.insert(path);
     }
 
+    /// A file that is no longer there. Of a missing thread none ever was.
+    fn file(&mut self, known: KnownFile) {
+        if known.kind != RowKind::Missing {
+            self.files.insert(known.path, known.row);
+        }
+    }
+
     /// Takes it out of the index. To be done last in a batch: what was found elsewhere may be what is gone here.
     pub(super) fn remove(self, batch: &mut Batch<'_>) -> rusqlite::Result<()> {
-        for row in self.files.values() {
-            batch.remove(row)?;
+        for &row in self.files.values() {
+            remove_row(batch, row)?;
         }
         self.dirs.iter().try_for_each(|dir| forget_dir(batch, dir))
     }
@@ -229,20 +238,25 @@ pub(super) fn apply(
 ) -> rusqlite::Result<()> {
     gone.dirs.remove(&listing.path);
     let number = batch.tree.keep(&listing.path, listing.mtime_ns)?;
-    let known = batch.queries().files_of_dir(number)?;
-    let mut known: BTreeMap<Vec<u8>, Row> =
-        known.into_iter().map(|row| (row.file.file_name().to_vec(), row)).collect();
+    // Both are in the order of names.
+    let mut known = batch.queries().known_files(number)?.into_iter().peekable();
     for (name, &found) in &listing.files {
-        match known.remove(name) {
+        while let Some(before) = known.next_if(|before| before.name() < name.as_slice()) {
+            gone.file(before);
+        }
+        match known.next_if(|before| before.name() == name.as_slice()) {
             Some(before) => {
-                gone.files.remove(&before.file.path);
-                apply_known(batch, areas, &before, found)?;
+                gone.files.remove(&before.path);
+                if is_changed(before.state, (before.area, before.encoding, before.disk), found)
+                    && let Some(before) = batch.queries().row_by_id(before.row)?
+                {
+                    apply_known(batch, areas, &before, found)?;
+                }
             }
             None => apply_new(batch, areas, &join(&listing.path, name), found)?,
         }
     }
-    let missed = known.into_values().filter(|row| row.file.kind != RowKind::Missing);
-    gone.files.extend(missed.map(|row| (row.file.path.clone(), row)));
+    known.for_each(|before| gone.file(before));
     for dir in batch.queries().child_dirs(number)? {
         if listing.dirs.binary_search(&dir.name).is_err() {
             gone.dir(dir.path);
@@ -294,10 +308,21 @@ fn apply_new(batch: &mut Batch<'_>, areas: &Areas, path: &[u8], found: Found) ->
     batch.insert(row)
 }
 
+/// Is what was found another file than what is known, or one that could not be read?
+fn is_changed(state: ReadState, known: (Area, Encoding, DiskStat), found: Found) -> bool {
+    known != (found.area, found.encoding, found.disk) || state == ReadState::Failed
+}
+
+fn remove_row(batch: &mut Batch<'_>, row: i64) -> rusqlite::Result<()> {
+    match batch.queries().row_by_id(row)? {
+        Some(row) => batch.remove(&row),
+        None => Ok(()),
+    }
+}
+
 fn apply_known(batch: &mut Batch<'_>, areas: &Areas, before: &Row, found: Found) -> rusqlite::Result<()> {
     let Found { area, encoding, disk } = found;
-    let same = before.file.disk == disk && before.file.encoding == encoding && before.file.area == area;
-    if same && before.file.state != ReadState::Failed {
+    if !is_changed(before.file.state, (before.file.area, before.file.encoding, before.file.disk), found) {
         return Ok(());
     }
     let mut after = before.clone();
@@ -343,8 +368,8 @@ fn forget_dir(batch: &mut Batch<'_>, path: &[u8]) -> rusqlite::Result<()> {
     for dir in batch.queries().child_dirs(number)? {
         forget_dir(batch, &dir.path)?;
     }
-    for row in batch.queries().files_of_dir(number)? {
-        batch.remove(&row)?;
+    for known in batch.queries().known_files(number)? {
+        remove_row(batch, known.row)?;
     }
     // The two roots are always shown.
     if ROOTS.iter().any(|root| root.as_bytes() == path) {

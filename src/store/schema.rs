@@ -13,20 +13,24 @@ use super::error::{Result, StoreError};
 use super::home::give_to_owner_of;
 
 /// Raised whenever the tables or the meaning of a column change.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 /// How long a connection waits for another's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// SQLite's own cache of a read connection, in KiB.
 const PAGE_CACHE_KIB: i64 = 4 * 1024;
-/// SQLite's own cache of the writer, in KiB: it touches every index of the table.
-const WRITER_CACHE_KIB: i64 = 32 * 1024;
+/// SQLite's own cache of the writer, in KiB: a first reading touches every index of the table.
+const WRITER_CACHE_KIB: i64 = 64 * 1024;
+/// The same once all is read: changes come one by one.
+const WRITER_CACHE_RESTING_KIB: i64 = 8 * 1024;
+/// Pages of the write-ahead log after which it is written back: most pages are changed again and again by a first reading.
+const CHECKPOINT_PAGES: i64 = 8000;
 /// How many moved-aside indexes are kept.
 const ASIDE_MAX: u32 = 3;
 
 const TABLES: &str = "
 CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 
--- One row a file. The listed part comes first, so that listings do not read the long texts.
+-- One row a file. The long texts are apart, so that a page holds many rows: listings and look-ups read nothing else.
 CREATE TABLE rollouts(
   row INTEGER PRIMARY KEY, number INTEGER NOT NULL UNIQUE, kind INTEGER NOT NULL, area INTEGER NOT NULL, path BLOB NOT NULL UNIQUE,
   thread_id BLOB, rollout_id BLOB, stamp INTEGER NOT NULL, archived INTEGER NOT NULL, current INTEGER NOT NULL,
@@ -35,7 +39,9 @@ CREATE TABLE rollouts(
   decoded_bytes INTEGER, state INTEGER NOT NULL, torn INTEGER NOT NULL, bare INTEGER NOT NULL, parse_errors INTEGER NOT NULL,
   line_bytes INTEGER NOT NULL, name_key TEXT, name_position INTEGER NOT NULL,
   created_at_ms INTEGER NOT NULL, source TEXT NOT NULL, provider TEXT NOT NULL, cwd TEXT NOT NULL,
-  indexed_bytes INTEGER NOT NULL, lines INTEGER NOT NULL, error TEXT, resume TEXT, meta TEXT NOT NULL);
+  indexed_bytes INTEGER NOT NULL, lines INTEGER NOT NULL, error TEXT);
+-- What a file's lines say, for the rows of which something was read.
+CREATE TABLE texts(row INTEGER PRIMARY KEY, meta TEXT NOT NULL, resume TEXT);
 CREATE INDEX rollouts_thread ON rollouts(thread_id);
 CREATE INDEX rollouts_name ON rollouts(name_key) WHERE name_key IS NOT NULL;
 CREATE INDEX rollouts_unread ON rollouts(path) WHERE state = 0;
@@ -110,6 +116,7 @@ fn try_open_writer(path: &Path, views_version: u32) -> std::result::Result<Conne
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(classify)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(classify)?;
     connection.pragma_update(None, "synchronous", "NORMAL").map_err(classify)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(classify)?;
     let version: u32 =
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(classify)?;
     let wanted = SCHEMA_VERSION << 16 | views_version & 0xffff;
@@ -139,6 +146,21 @@ fn try_open_writer(path: &Path, views_version: u32) -> std::result::Result<Conne
     }
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('closed_cleanly', 0)", []).map_err(classify)?;
     Ok(connection)
+}
+
+/// The writer needs its large cache no longer.
+pub fn rest_writer(connection: &Connection) {
+    let shrunk = connection
+        .pragma_update(None, "cache_size", -WRITER_CACHE_RESTING_KIB)
+        .and_then(|()| connection.execute_batch("PRAGMA shrink_memory"));
+    if let Err(error) = shrunk {
+        log::debug!("the cache of the index stays large: {error}");
+    }
+    // SAFETY: it only gives free memory of the allocator back to the system.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 fn closed_cleanly(connection: &Connection) -> rusqlite::Result<bool> {

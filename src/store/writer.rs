@@ -20,7 +20,7 @@ use super::areas::Area;
 use super::change::Change;
 use super::content::Encoding;
 use super::error::{Result, StoreError};
-use super::index::{Queries, Reader, SECONDS_PER_DAY};
+use super::index::{Queries, Reader, SECONDS_PER_DAY, meta_unread};
 use super::node::NodeNumber;
 use super::placing::{Placing, entry_number};
 use super::rollout::ThreadId;
@@ -102,6 +102,11 @@ impl Writer {
         Ok((answer, changes))
     }
 
+    /// Most is done: gives back the memory that a first reading is quicker with.
+    pub(super) fn rest(&self) {
+        schema::rest_writer(&self.connection);
+    }
+
     /// Closes the index so that the next start can trust it.
     pub(super) fn close(self) {
         schema::close_writer(self.connection);
@@ -129,7 +134,7 @@ struct DayDelta {
 }
 
 /// The columns of `rollouts` but its row id, in the order of the table.
-const COLUMNS: [&str; 35] = [
+const COLUMNS: [&str; 33] = [
     "number",
     "kind",
     "area",
@@ -163,8 +168,6 @@ const COLUMNS: [&str; 35] = [
     "indexed_bytes",
     "lines",
     "error",
-    "resume",
-    "meta",
 ];
 
 static INSERT_ROW: LazyLock<String> = LazyLock::new(|| {
@@ -218,9 +221,11 @@ impl<'t> Batch<'t> {
             let number = entry_number(place.view, place.index, &place.dir, &row.file);
             self.tree.remove(place, row.file.row, number, row.file.disk.mtime_ns)?;
         }
-        self.count_line(row, -1);
+        self.count_line(row, self.placing.line(row).as_deref(), -1);
         self.nodes.insert(row.file.number);
-        self.connection.prepare_cached("DELETE FROM rollouts WHERE row = ?1")?.execute([row.file.row])?;
+        for sql in ["DELETE FROM rollouts WHERE row = ?1", "DELETE FROM texts WHERE row = ?1"] {
+            self.connection.prepare_cached(sql)?.execute([row.file.row])?;
+        }
         Ok(())
     }
 
@@ -307,11 +312,14 @@ impl<'t> Batch<'t> {
 
     /// Stores a row and moves it in the tree.
     fn put(&mut self, before: Option<&Row>, mut after: Row) -> rusqlite::Result<()> {
-        self.store(before, &mut after)?;
+        let line_before = before.and_then(|before| self.placing.line(before));
+        let line_after = self.placing.line(&after);
+        let line_bytes = |line: &Option<Vec<u8>>| line.as_ref().map_or(0, Vec::len);
+        self.store(before, &mut after, (line_bytes(&line_before), line_bytes(&line_after)))?;
         let (mut old_places, mut new_places) = (Vec::new(), Vec::new());
         if let Some(before) = before {
             self.placing.places(before, &mut old_places);
-            self.count_line(before, -1);
+            self.count_line(before, line_before.as_deref(), -1);
             // A missing thread's file is made of its name.
             let text = |row: &Row| row.file.name.clone().filter(|_| row.file.kind == RowKind::Missing);
             let looks = |row: &Row| (row.file.disk, row.file.decoded_bytes, row.file.encoding, text(row));
@@ -320,7 +328,7 @@ impl<'t> Batch<'t> {
             }
         }
         self.placing.places(&after, &mut new_places);
-        self.count_line(&after, 1);
+        self.count_line(&after, line_after.as_deref(), 1);
         if old_places != new_places {
             // How many places there are may be told as the number of its links.
             self.nodes.insert(after.file.number);
@@ -347,24 +355,34 @@ impl<'t> Batch<'t> {
         Ok(())
     }
 
-    fn count_line(&mut self, row: &Row, sign: i64) {
-        let Some(line) = self.placing.line(row) else { return };
+    /// Adds a row's line to the sums of its day, or takes it off.
+    fn count_line(&mut self, row: &Row, line: Option<&[u8]>, sign: i64) {
+        let Some(line) = line else { return };
         let delta = self.days.entry(row.file.stamp_seconds.div_euclid(SECONDS_PER_DAY)).or_default();
         delta.bytes += sign * line.len() as i64;
         delta.lines += sign;
-        delta.digest = delta.digest.wrapping_add(sign.wrapping_mul(xxh3_64(&line) as i64));
+        delta.digest = delta.digest.wrapping_add(sign.wrapping_mul(xxh3_64(line) as i64));
     }
 
     /// Writes a row: all of it when it is new, else the columns that changed, so that no index is touched in vain.
-    fn store(&self, before: Option<&Row>, row: &mut Row) -> rusqlite::Result<()> {
-        let after = self.columns(row);
+    /// `line_bytes` are the lengths of its lines in `threads.jsonl`, before and after.
+    fn store(&self, before: Option<&Row>, row: &mut Row, line_bytes: (usize, usize)) -> rusqlite::Result<()> {
+        let after = self.columns(row, line_bytes.1);
         let Some(before) = before else {
             self.connection.prepare_cached(&INSERT_ROW)?.execute(rusqlite::params_from_iter(after))?;
             row.file.row = self.connection.last_insert_rowid();
-            return Ok(());
+            return self.store_texts(row);
         };
-        let changed =
-            self.columns(before).into_iter().zip(after).zip(COLUMNS).filter(|((old, new), _)| old != new);
+        let same_time = before.file.disk.mtime_ns == row.file.disk.mtime_ns;
+        if !same_time || (&before.meta, &before.resume) != (&row.meta, &row.resume) {
+            self.store_texts(row)?;
+        }
+        let changed = self
+            .columns(before, line_bytes.0)
+            .into_iter()
+            .zip(after)
+            .zip(COLUMNS)
+            .filter(|((old, new), _)| old != new);
         let (mut names, mut values) = (Vec::new(), Vec::new());
         for ((_, value), name) in changed {
             names.push(format!("{name} = ?{}", names.len() + 1));
@@ -379,8 +397,21 @@ impl<'t> Batch<'t> {
         Ok(())
     }
 
+    /// Writes what a row's file says; nothing where that follows from the row, as of one that was not read.
+    fn store_texts(&self, row: &Row) -> rusqlite::Result<()> {
+        if row.resume.is_none() && row.meta == meta_unread(&row.file, row.meta.created_at_ms) {
+            self.connection.prepare_cached("DELETE FROM texts WHERE row = ?1")?.execute([row.file.row])?;
+            return Ok(());
+        }
+        let meta = row.meta.to_index_text();
+        self.connection
+            .prepare_cached("INSERT OR REPLACE INTO texts(row, meta, resume) VALUES (?1, ?2, ?3)")?
+            .execute(params![row.file.row, meta, row.resume])?;
+        Ok(())
+    }
+
     /// The values of [`COLUMNS`].
-    fn columns(&self, row: &Row) -> [Value; COLUMNS.len()] {
+    fn columns(&self, row: &Row, line_bytes: usize) -> [Value; COLUMNS.len()] {
         let (file, meta) = (&row.file, &row.meta);
         let id = |id: Option<ThreadId>| id.map_or(Value::Null, |id| Value::Blob(id.as_bytes().to_vec()));
         let text = |text: &Option<String>| text.clone().map_or(Value::Null, Value::Text);
@@ -423,7 +454,7 @@ impl<'t> Batch<'t> {
             file.torn.into(),
             file.bare.into(),
             (file.parse_errors as i64).into(),
-            (self.placing.line(row).map_or(0, |line| line.len()) as i64).into(),
+            (line_bytes as i64).into(),
             text(&self.key_of(row)),
             row.name_position.into(),
             meta.created_at_ms.into(),
@@ -433,9 +464,6 @@ impl<'t> Batch<'t> {
             (row.indexed_bytes as i64).into(),
             (row.lines as i64).into(),
             text(&row.error),
-            text(&row.resume),
-            // Our own plain struct: it always serialises.
-            Value::Text(serde_json::to_string(meta).unwrap_or_default()),
         ]
     }
 

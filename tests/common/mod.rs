@@ -30,7 +30,7 @@ impl TestHome {
     /// A sample home.
     pub fn sample(threads: u64, seed: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let options = SampleOptions { threads, seed, size: Size::Tiny, jobs: 2 };
+        let options = SampleOptions { threads, seed, size: Size::Tiny, all_plain: false, jobs: 2 };
         generate(&dir.path().join("home"), &options, &|_| {}).unwrap();
         TestHome { dir }
     }

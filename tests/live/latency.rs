@@ -63,7 +63,12 @@ fn changes_are_seen_within_a_tenth_of_a_second() {
         None => tempfile::tempdir().unwrap(),
     };
     let home = dir.path().join("home");
-    generate(&home, &SampleOptions { threads, seed: 1, size: Size::Tiny, jobs: 2 }, &|_| {}).unwrap();
+    generate(
+        &home,
+        &SampleOptions { threads, seed: 1, size: Size::Tiny, all_plain: false, jobs: 2 },
+        &|_| {},
+    )
+    .unwrap();
     let began = Instant::now();
     let mount = Mounted::unsettled(&home, &dir.path().join("mnt"), &[]);
     while mount.status()["progress"]["settled"] != true {

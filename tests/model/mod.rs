@@ -836,7 +836,8 @@ impl Truth {
         let mut dirs = reader.prepare("SELECT number FROM dirs")?;
         let dirs: Vec<i64> = dirs.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         for dir in dirs {
-            for entry in reader.queries().page(NodeNumber::from_sql(dir), 0, 100_000)? {
+            let dir_row = reader.queries().dir(NodeNumber::from_sql(dir))?.expect("a number of `dirs`");
+            for entry in reader.queries().page(&dir_row, 0, 100_000)? {
                 let name = match entry.node {
                     EntryNode::Dir(dir) => dir.name,
                     EntryNode::File { view, file, .. } => views.entry_name(view, &file),

@@ -180,6 +180,8 @@ pub(super) struct Layout {
     pub(super) threads: u64,
     pub(super) seed: u64,
     pub(super) size: Size,
+    /// Nothing is compressed.
+    pub(super) all_plain: bool,
     roles: Vec<(u64, Role)>,
 }
 
@@ -192,7 +194,7 @@ impl Layout {
         } else {
             ROLES.iter().enumerate().map(|(at, role)| (slot(at), *role)).collect()
         };
-        Layout { threads, seed, size, roles }
+        Layout { threads, seed, size, all_plain: false, roles }
     }
 
     /// When the thread began: later days have more threads, work days and working hours most.

@@ -41,7 +41,7 @@ fn write_file(disk: &mut Disk<'_>, summary: &mut Summary, file: &File<'_>, is_br
     disk.file(file.folder, &name, &frame, file.last_ms)
 }
 
-fn count(summary: &mut Summary, plan: &Plan) {
+fn count(summary: &mut Summary, plan: &Plan, all_plain: bool) {
     use Role::*;
     summary.threads += 1;
     summary.bare += u64::from(plan.era == Era::Bare);
@@ -54,9 +54,10 @@ fn count(summary: &mut Summary, plan: &Plan) {
         Some(ZeroByte) => summary.empty += 1,
         Some(Torn) => summary.torn += 1,
         Some(Glued | NulBytes | InvalidUtf8 | CutAndContinued) => summary.malformed += 1,
-        Some(BrokenZst) => summary.broken_zst += 1,
+        Some(BrokenZst) if !all_plain => summary.broken_zst += 1,
         Some(NoHeader | ForeignHeader) => summary.wrong_header += 1,
         Some(Reverted) => summary.reverted += 1,
+        Some(PlainAndZst) if all_plain => {}
         Some(PlainAndZst | DuplicateArchived | DuplicateStamp) => summary.duplicates += 1,
         _ => {}
     }
@@ -65,16 +66,18 @@ fn count(summary: &mut Summary, plan: &Plan) {
 /// Makes the thread of this number, and counts what it made.
 pub(super) fn write(disk: &mut Disk<'_>, layout: &Layout, number: u64, summary: &mut Summary) -> Result<()> {
     let (plan, parent) = layout.with_parent(number);
-    count(summary, &plan);
+    count(summary, &plan, layout.all_plain);
     let rollout = content::rollout(layout, &plan, parent.as_ref());
     let mut prng = Prng::new(layout.seed, number, Purpose::Damage);
     let Rollout { text, last_ms, fork_point } = rollout;
     let bytes = damage::apply(text.into_bytes(), &plan, &mut prng);
     let folder = if plan.is_archived { ARCHIVE.to_owned() } else { day_folder(plan.start_ms) };
     let name = plan.file_name_at(plan.start_ms);
-    let file = File { folder: &folder, name: &name, bytes: &bytes, last_ms, encoding: plan.encoding };
+    let encoding = if layout.all_plain { Encoding::Plain } else { plan.encoding };
+    let file = File { folder: &folder, name: &name, bytes: &bytes, last_ms, encoding };
     write_file(disk, summary, &file, plan.role == Some(Role::BrokenZst))?;
     match plan.role {
+        Some(Role::PlainAndZst) if layout.all_plain => {}
         Some(Role::PlainAndZst) => {
             write_file(disk, summary, &File { encoding: Encoding::Zst, ..file }, false)?;
         }

@@ -11,7 +11,8 @@ use crate::store::row::Row;
 use crate::store::schema::SCHEMA_VERSION;
 
 /// As `index::REST_COLUMNS`, without the long state that only the indexer needs.
-const REST_COLUMNS: &str = "r.meta, NULL, r.indexed_bytes, r.lines, r.error, r.name_position";
+const REST_COLUMNS: &str = "(SELECT meta FROM texts t WHERE t.row = r.row), NULL, r.indexed_bytes, r.lines, r.error, r.name_position, \
+     r.created_at_ms";
 
 /// True if the tables are those of this build. What the views say is not asked here, so their version may differ.
 pub(super) fn is_current(connection: &Connection) -> bool {

@@ -817,11 +817,10 @@ proptest! {
             let thread: crate::store::rollout::ThreadId = id(number).parse().unwrap();
             let sql = "INSERT OR IGNORE INTO rollouts(number, kind, area, path, thread_id, stamp, archived, current, secondary, duplicate, \
                 encoding, size_bytes, mtime_ns, device, inode, state, torn, bare, parse_errors, line_bytes, name_position, \
-                created_at_ms, source, provider, cwd, indexed_bytes, lines, meta) VALUES (?1, 0, 0, ?2, ?3, 0, ?4, 1, 0, 0, \
-                0, 1, ?5, 0, 0, 1, 0, 0, 0, 0, -1, ?5, '', '', '', 0, 1, ?6)";
+                created_at_ms, source, provider, cwd, indexed_bytes, lines) VALUES (?1, 0, 0, ?2, ?3, 0, ?4, 1, 0, 0, \
+                0, 1, ?5, 0, 0, 1, 0, 0, 0, 0, -1, ?5, '', '', '', 0, 1)";
             let path = format!("{root}/{number}").into_bytes();
-            let meta = format!("{{\"created_at_ms\":{time}}}");
-            connection.execute(sql, rusqlite::params![number as i64, path, &thread.as_bytes()[..], archived, time, meta]).unwrap();
+            connection.execute(sql, rusqlite::params![number as i64, path, &thread.as_bytes()[..], archived, time]).unwrap();
             fs::create_dir_all(dir.path().join(root)).unwrap();
             fs::write(dir.path().join(format!("{root}/{number}")), "").unwrap();
         };

@@ -832,3 +832,24 @@ proptest! {
         prop_assert_eq!(found.total_bytes, text.len() as u64);
     }
 }
+
+#[test]
+fn the_index_keeps_all_of_it() {
+    let text = |text: &str| Some(text.to_owned());
+    let full = ThreadMetadata {
+        title: "fix it".into(),
+        preview: "fix it".into(),
+        first_user_message: text("fix it"),
+        git_branch: text(""),
+        tokens_used: 7,
+        ..ThreadMetadata::default()
+    };
+    let other = ThreadMetadata { preview: "[Image]".into(), first_user_message: text(""), ..full.clone() };
+    let untitled = ThreadMetadata { first_user_message: text(""), ..ThreadMetadata::default() };
+    for meta in [full, other, untitled, ThreadMetadata::default()] {
+        let kept = meta.to_index_text();
+        assert_eq!(ThreadMetadata::from_index_text(&kept), meta, "{kept}");
+    }
+    assert_eq!(ThreadMetadata::from_index_text("nonsense"), ThreadMetadata::default());
+    assert_eq!(ThreadMetadata::from_index_text(""), ThreadMetadata::default());
+}
