@@ -48,6 +48,8 @@ struct Held {
     dropping: Option<NodeNumber>,
     /// There is a kernel, and a thread that tells it.
     telling: bool,
+    /// There will be none again.
+    closed: bool,
 }
 
 /// The end of a file on disk.
@@ -77,8 +79,13 @@ pub(super) struct Growth {
 impl Default for Growth {
     fn default() -> Self {
         let capacity = NonZeroUsize::new(FILES_MAX).unwrap_or(NonZeroUsize::MIN);
-        let held =
-            Held { shown: LruCache::new(capacity), due: BTreeMap::new(), dropping: None, telling: false };
+        let held = Held {
+            shown: LruCache::new(capacity),
+            due: BTreeMap::new(),
+            dropping: None,
+            telling: false,
+            closed: false,
+        };
         Growth { held: Mutex::new(held), changed: Condvar::new() }
     }
 }
@@ -171,9 +178,18 @@ impl Growth {
         number == SESSION_INDEX || matches!(number.class(), Some(NodeClass::File))
     }
 
+    /// There is a kernel from now on. True: there was, for the mount ended before its thread began.
+    fn begin(&self) -> bool {
+        let mut held = self.held();
+        held.telling = !held.closed;
+        held.closed
+    }
+
     /// Tells the kernel as it is due, until closed.
     pub(super) fn tell(&self, fs: &Fs, kernel: &dyn Kernel) {
-        self.held().telling = true;
+        if self.begin() {
+            return;
+        }
         loop {
             let mut held = self.held();
             while held.due.is_empty() && held.telling {
@@ -214,7 +230,10 @@ impl Growth {
 
     /// There is no kernel any more: whoever waits is answered.
     pub(super) fn close(&self) {
-        self.held().telling = false;
+        {
+            let mut held = self.held();
+            (held.telling, held.closed) = (false, true);
+        }
         self.changed.notify_all();
     }
 }
@@ -229,6 +248,13 @@ mod tests {
         let growth = Growth::default();
         growth.held().telling = true;
         growth
+    }
+
+    #[test]
+    fn what_was_closed_before_it_began_tells_nobody() {
+        let growth = Growth::default();
+        growth.close();
+        assert!(growth.begin(), "the thread ends at once");
     }
 
     fn is_due(growth: &Growth) -> bool {
