@@ -528,3 +528,73 @@ fn a_listing_does_not_wait_for_the_whole_index() {
         piece(&fs, at(&fs, dir).number, 2, 1000).into_iter().map(|entry| entry.name).collect();
     assert!(names.contains(&path.rsplit('/').next().unwrap().as_bytes().to_vec()));
 }
+
+/// What a thread that is made and filled costs: a commit for each call that changes the tree, and one for what is written
+/// to it between and afterwards. The watcher's news of the calls' own changes costs none.
+#[test]
+fn a_thread_that_is_made_and_filled_is_four_commits() {
+    const THREADS: u64 = 20;
+    let home = TestHome::empty();
+    home.thread(&stamp(0), 100, "/srv/before", "x");
+    let live = home.tree();
+    let count = || live.store().news().count();
+    let day = at(&live, "sessions/2026/02/08").number;
+    let begin = count();
+    for thread in 1..=THREADS {
+        let mut before = count();
+        let mut costs = |what: &str, commits: u64| {
+            assert_eq!(count() - before, commits, "thread {thread}: {what}");
+            before = count();
+        };
+        let id = thread_id(thread);
+        let name = format!("rollout-{}-{id}.jsonl", stamp(thread as usize));
+        let number = live.mknod(day, name.as_bytes(), 0o600).unwrap().attr.number;
+        costs("made", 1);
+        let cwd = format!("/srv/{thread}");
+        let text = thread_text(&id, &cwd, "hello");
+        let (header, said) = text.split_at(text.find('\n').unwrap() + 1);
+        let mut end = 0;
+        let mut append = |line: &str| {
+            assert_eq!(live.write(number, end, line.as_bytes(), true).unwrap(), line.len());
+            end += line.len() as u64;
+        };
+        append(header);
+        live.store().flush();
+        costs("its header was followed", 1);
+        append(said);
+        costs("it got its place", 1);
+        assert!(find(&live, &format!("by-cwd/srv/{thread}/{name}")).is_some());
+        live.store().flush();
+        costs("it was looked at again", 0);
+        append(said);
+        wait_until("the line is followed", || if count() > before { Ok(()) } else { Err("not yet".into()) });
+        live.store().flush();
+    }
+    // Whatever the watcher has still to tell of.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    live.store().flush();
+    assert_eq!(count() - begin, 4 * THREADS);
+}
+
+/// Pieces that are written one soon after the other are looked at together.
+#[test]
+fn what_is_written_in_pieces_is_followed_once() {
+    let home = TestHome::empty();
+    home.thread(&stamp(0), 100, "/srv/before", "x");
+    let live = home.tree();
+    let day = at(&live, "sessions/2026/02/08").number;
+    let name = format!("rollout-{}-{}.jsonl", stamp(1), thread_id(1));
+    let number = live.mknod(day, name.as_bytes(), 0o600).unwrap().attr.number;
+    let text = thread_text(&thread_id(1), "/srv", "hello");
+    let header = &text.as_bytes()[..text.find('\n').unwrap() + 1];
+    let (before, started) = (live.store().news().count(), std::time::Instant::now());
+    for (offset, byte) in header.iter().enumerate() {
+        live.write(number, offset as u64, &[*byte], true).unwrap();
+    }
+    live.store().flush();
+    let commits = live.store().news().count() - before;
+    // One each 20 ms, and the last.
+    let most = 1 + started.elapsed().as_millis() as u64 / 20;
+    assert!((1..=most).contains(&commits), "{commits} commits in {:?}", started.elapsed());
+    assert_eq!(at(&live, &format!("sessions/2026/02/08/{name}")).size_bytes, header.len() as u64);
+}

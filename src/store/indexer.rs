@@ -49,8 +49,12 @@ const COMPARE_EVERY: Duration = Duration::from_secs(60);
 const COMPARE_PAUSE: u32 = 3;
 /// A file that changed while it was read is read again after this.
 const REREAD_PAUSE: Duration = Duration::from_millis(20);
-/// A file up to this size is read at once when a call of ours changed it; a larger one soon after.
+/// A file up to this size is read at once when a call of ours changed it, and others up to this size together when the
+/// system told of them; the rest soon after.
 const READ_NOW_BYTES_MAX: u64 = 1024 * 1024;
+/// A file that a call of ours found changed is looked at after this time, with all that come meanwhile: what is written in
+/// pieces is followed once.
+const LOOK_AGAIN_PAUSE: Duration = Duration::from_millis(20);
 /// Where the position in `session_index.jsonl` is kept.
 const NAMES_POSITION: &str = "names_position";
 
@@ -58,8 +62,8 @@ const NAMES_POSITION: &str = "names_position";
 pub(super) enum Message {
     /// List this folder, and those above it, before answering.
     Ensure(Vec<u8>, SyncSender<Result<()>>),
-    /// Look again.
-    Hints(Vec<Hint>),
+    /// Look at this file again, soon.
+    LookAgain(Vec<u8>),
     /// The watcher's events.
     Events(Arrived),
     /// A file was read.
@@ -201,9 +205,9 @@ impl Indexer {
         answered.recv().map_err(|_| gone())?
     }
 
-    /// Has paths looked at again; never waits.
-    pub(super) fn hint(&self, hints: Vec<Hint>) {
-        if let Err(TrySendError::Full(_)) = self.inbox.try_send(Message::Hints(hints)) {
+    /// Has a file looked at again soon; never waits.
+    pub(super) fn look_again(&self, path: &[u8]) {
+        if let Err(TrySendError::Full(_)) = self.inbox.try_send(Message::LookAgain(path.to_owned())) {
             self.rescan.store(true, Ordering::Release);
         }
     }
@@ -294,8 +298,7 @@ fn spawn_reader(
             if stop.load(Ordering::Acquire) {
                 return;
             }
-            let reading = std::panic::catch_unwind(|| read::read(&areas, &row, &progress.bytes_done))
-                .unwrap_or_else(|_| Reading::panicked(&row));
+            let reading = read_or_say(&areas, &row, &progress.bytes_done);
             if inbox.send(Message::Read(Box::new(reading))).is_err() {
                 return;
             }
@@ -306,6 +309,11 @@ fn spawn_reader(
         .spawn(work)
         .map(drop)
         .map_err(StoreError::io("start a thread for", &home))
+}
+
+/// Reads a file; a panic is a file that cannot be read.
+fn read_or_say(areas: &Areas, row: &Row, bytes_done: &AtomicU64) -> Reading {
+    std::panic::catch_unwind(|| read::read(areas, row, bytes_done)).unwrap_or_else(|_| Reading::panicked(row))
 }
 
 struct Loop {
@@ -322,6 +330,9 @@ struct Loop {
     names_due: bool,
     /// Files whose logical path is to be looked at.
     files_due: BTreeSet<Vec<u8>>,
+    /// The same, at `soon_at`.
+    files_soon: BTreeSet<Vec<u8>>,
+    soon_at: Option<Instant>,
     /// Folders in which something came or went: their own time is to be looked at.
     times_due: BTreeSet<Vec<u8>>,
     flight: Flight,
@@ -380,6 +391,8 @@ impl Loop {
             names,
             names_due: true,
             files_due: BTreeSet::new(),
+            files_soon: BTreeSet::new(),
+            soon_at: None,
             times_due: BTreeSet::new(),
             flight: Flight::default(),
             in_flight: HashSet::new(),
@@ -540,7 +553,7 @@ impl Loop {
     /// How long the loop may sleep though nothing is asked; None: for ever.
     fn next_deadline(&self) -> Option<Duration> {
         let store_at = self.readings_since.map(|since| since + BATCH_TIME);
-        let earliest = [store_at, self.compare_at].into_iter().flatten().min()?;
+        let earliest = [store_at, self.compare_at, self.soon_at].into_iter().flatten().min()?;
         Some(earliest.saturating_duration_since(Instant::now()))
     }
 
@@ -558,7 +571,10 @@ impl Loop {
                 let done = self.scan_dirs(vec![path], false);
                 self.answer(done, &answer);
             }
-            Message::Hints(hints) => hints.into_iter().for_each(|hint| self.take_hint(hint)),
+            Message::LookAgain(path) => {
+                self.files_soon.insert(path);
+                self.soon_at.get_or_insert_with(|| Instant::now() + LOOK_AGAIN_PAUSE);
+            }
             Message::Events(events) => {
                 self.events_taken = events.number;
                 events.hints.into_iter().for_each(|hint| self.take_hint(hint));
@@ -617,12 +633,17 @@ impl Loop {
         if self.compare_at.is_some_and(|at| Instant::now() >= at) {
             self.compare(Why::Clock);
         }
+        // Who waits for the index waits for these too.
+        if self.soon_at.is_some_and(|at| Instant::now() >= at || !self.waiting.is_empty()) {
+            self.soon_at = None;
+            self.files_due.append(&mut self.files_soon);
+        }
         let due = self.readings_since.is_some_and(|since| since.elapsed() >= BATCH_TIME);
         if self.readings.len() >= BATCH_FILES || due || self.is_all_read() {
             self.store_readings()?;
         }
         if !self.files_due.is_empty() || !self.times_due.is_empty() {
-            self.look_at_files()?;
+            self.look_at_files(&[])?;
         } else if !self.scan.is_empty() {
             self.scan_some()?;
         } else if self.names_due {
@@ -833,23 +854,16 @@ impl Loop {
         self.names_due |= names;
         self.files_due.extend(paths.iter().cloned());
         for path in &paths {
-            self.ensure(super::tree::split_path(path).0)?;
+            let dir = super::tree::split_path(path).0;
+            self.ensure(dir)?;
+            self.files_soon.remove(path);
+            // With it the folder's own time, of which the watcher tells soon: then there is nothing to change.
+            if !dir.is_empty() {
+                self.times_due.insert(dir.to_owned());
+            }
         }
         if !paths.is_empty() {
-            self.look_at_files()?;
-        }
-        for path in &paths {
-            let row =
-                self.writer.queries().row_by_path(path).map_err(StoreError::index(self.writer.path()))?;
-            let due = |row: &Row| {
-                row.file.state == super::row::ReadState::Unread
-                    && row.file.disk.size_bytes <= READ_NOW_BYTES_MAX
-            };
-            if let Some(row) = row.filter(due) {
-                let reading = read::read(&self.shared.areas, &row, &AtomicU64::new(0));
-                let ((), changes) = self.writer.batch(|batch| apply_reading(batch, reading).map(drop))?;
-                self.tell(changes);
-            }
+            self.look_at_files(&paths)?;
         }
         if names {
             self.follow_names()?;
@@ -857,7 +871,9 @@ impl Loop {
         Ok(())
     }
 
-    fn look_at_files(&mut self) -> Result<()> {
+    /// Looks at the files that are due, and reads in the same transaction those that `asked` names and, of the others, what is
+    /// small: so that each view changes once, and the kernel is told once.
+    fn look_at_files(&mut self, asked: &[Vec<u8>]) -> Result<()> {
         let paths: Vec<_> = std::mem::take(&mut self.files_due).into_iter().collect();
         let areas = self.shared.areas.clone();
         let mut found = BTreeMap::new();
@@ -885,11 +901,21 @@ impl Loop {
         let dirs = std::mem::take(&mut self.times_due);
         let times: Vec<_> =
             dirs.iter().filter_map(|dir| Some((dir, scan::dir_mtime_ns(&areas, dir)?))).collect();
+        let read_others = self.shared.progress.is_settled() && !self.backfilling;
+        let in_flight = &self.in_flight;
         let stored = self.writer.batch(|batch| {
             // What is found first: it may be what is gone elsewhere.
             let (there, gone): (Vec<_>, Vec<_>) = found.iter().partition(|(_, found)| found.is_some());
-            for (path, found) in there.into_iter().chain(gone) {
-                scan::apply_file(batch, &areas, path, *found)?;
+            for (path, found) in there.iter().chain(&gone) {
+                scan::apply_file(batch, &areas, path, **found)?;
+            }
+            let mut bytes_left = READ_NOW_BYTES_MAX;
+            for (path, _) in there {
+                if asked.contains(path) {
+                    read_now(batch, &areas, path, READ_NOW_BYTES_MAX, true)?;
+                } else if read_others && !in_flight.contains(path) {
+                    bytes_left -= read_now(batch, &areas, path, bytes_left, false)?;
+                }
             }
             times.iter().try_for_each(|(dir, mtime_ns)| batch.tree.set_disk_mtime(dir, *mtime_ns))
         });
@@ -1074,6 +1100,28 @@ fn new_dirs<'a>(path: &'a [u8], listing: &'a scan::Listing) -> impl Iterator<Ite
 /// Is `path` that of `dir`, or below it?
 fn is_within(path: &[u8], dir: &[u8]) -> bool {
     path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+}
+
+/// Reads a file that was looked at in this batch, if it is not read and has no more than `bytes_max`. Returns how many bytes
+/// it has. What does not go well is stored where it was `asked` for, and else left to the readers, who say why.
+fn read_now(
+    batch: &mut Batch<'_>,
+    areas: &Areas,
+    path: &[u8],
+    bytes_max: u64,
+    asked: bool,
+) -> rusqlite::Result<u64> {
+    let due = |row: &Row| {
+        row.file.state == super::row::ReadState::Unread
+            && row.file.disk.size_bytes <= bytes_max
+            && (asked || row.file.encoding == Encoding::Plain)
+    };
+    let Some(row) = batch.queries().row_by_path(path)?.filter(due) else { return Ok(0) };
+    let reading = read_or_say(areas, &row, &AtomicU64::new(0));
+    if asked || reading.error().is_none() {
+        apply_reading(batch, reading)?;
+    }
+    Ok(row.file.disk.size_bytes)
 }
 
 /// True if the file changed while it was read, and must be read again.

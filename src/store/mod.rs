@@ -55,7 +55,6 @@ use indexer::{Following, Indexer};
 use pending::Recover;
 use placing::Placing;
 pub use scan::{ROOTS, is_clutter};
-use watch::Hint;
 use watching::WatchStatus;
 use writer::Writer;
 
@@ -272,10 +271,10 @@ impl Store {
         }
     }
 
-    /// Says that the file of this logical path is not what the index says. Never waits.
+    /// Says that the file of this logical path is not what the index says: it is looked at soon. Never waits.
     pub fn look_again(&self, path: &[u8]) {
         if let Some(indexer) = &self.indexer {
-            indexer.hint(vec![Hint::File(path.to_owned())]);
+            indexer.look_again(path);
         }
     }
 
