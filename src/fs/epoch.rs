@@ -89,8 +89,10 @@ pub(super) fn take_changed() -> bool {
 #[derive(Default)]
 pub struct Epoch {
     calls: Mutex<Calls>,
-    /// Something was told, is to be told, or is no longer held.
+    /// Something is to be told, or is no longer held: for those who tell of what was held.
     ended: Condvar,
+    /// An answer may be due: for the one who gives them.
+    due: Condvar,
     /// A call is over.
     over: Condvar,
 }
@@ -157,12 +159,22 @@ impl Epoch {
         calls.later_count = count;
         calls.told = count;
         self.ended.notify_all();
+        self.wake_if_due(&calls);
     }
 
     /// No more will be told.
     pub fn close(&self) {
         self.calls().closed = true;
         self.ended.notify_all();
+        self.due.notify_all();
+    }
+
+    /// Wakes who gives answers, if one is due: each notice would wake it otherwise, which costs more than the notice.
+    fn wake_if_due(&self, calls: &Calls) {
+        let now = Instant::now();
+        if calls.answers.iter().any(|answer| calls.is_due(answer, now)) {
+            self.due.notify_all();
+        }
     }
 
     /// The next piece of news that could be held and is not, of the names in `by-name` or of the rest; waits for one.
@@ -178,12 +190,12 @@ impl Epoch {
                     true => calls.telling_name = true,
                     false => calls.telling = Some(node(&change)),
                 }
-                self.ended.notify_all();
+                self.wake_if_due(&calls);
                 return Some(change);
             }
             if !names && calls.told_later != calls.later_count {
                 calls.told_later = calls.later_count;
-                self.ended.notify_all();
+                self.wake_if_due(&calls);
             }
             calls = self.ended.wait(calls).unwrap_or_else(|poison| poison.into_inner());
         }
@@ -197,8 +209,7 @@ impl Epoch {
             true => calls.telling_name = false,
             false => calls.telling = None,
         }
-        drop(calls);
-        self.ended.notify_all();
+        self.wake_if_due(&calls);
     }
 
     /// Has `give` called once news up to `count` was told, or `at_most` after now; then what was held is let go.
@@ -212,7 +223,7 @@ impl Epoch {
         let mut calls = self.calls();
         if calls.answering && !calls.closed {
             calls.answers.push(Answer { count, until: Instant::now() + at_most, holding, give });
-            self.ended.notify_all();
+            self.due.notify_all();
             return;
         }
         drop(calls);
@@ -250,10 +261,10 @@ impl Epoch {
             }
             let first = calls.answers.iter().map(|answer| answer.until).min();
             calls = match first {
-                None => self.ended.wait(calls).unwrap_or_else(|poison| poison.into_inner()),
+                None => self.due.wait(calls).unwrap_or_else(|poison| poison.into_inner()),
                 Some(first) => {
                     let left = first.saturating_duration_since(now);
-                    self.ended.wait_timeout(calls, left).unwrap_or_else(|poison| poison.into_inner()).0
+                    self.due.wait_timeout(calls, left).unwrap_or_else(|poison| poison.into_inner()).0
                 }
             };
         }
