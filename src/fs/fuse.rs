@@ -75,6 +75,11 @@ impl Adapter {
     /// Runs a call. A panic in it is answered EIO, and the mount lives.
     fn call<T>(&self, request: Request, work: impl FnOnce(&Fs) -> Result<T, FsError>) -> Result<T, Errno> {
         self.fs.counters().count(request);
+        self.guarded(request, work)
+    }
+
+    /// The same for a call that is counted already.
+    fn guarded<T>(&self, request: Request, work: impl FnOnce(&Fs) -> Result<T, FsError>) -> Result<T, Errno> {
         match catch_unwind(AssertUnwindSafe(|| work(&self.fs))) {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
@@ -137,10 +142,12 @@ impl Adapter {
     fn attr_when_whole(&self, number: NodeNumber, reply: ReplyAttr) {
         let adapter = self.clone();
         let answer = move || {
-            adapter.settled(number, move |adapter| match adapter.fs.getattr(number) {
-                // Asked before the pages were dropped: the kernel does not keep it.
-                Ok(timed) => reply.attr(&Duration::ZERO, &file_attr(&timed.value)),
-                Err(error) => reply.error(Errno::from_i32(errno::errno(&error).0)),
+            adapter.settled(number, move |adapter| {
+                match adapter.guarded(Request::Getattr, |fs| fs.getattr(number)) {
+                    // Asked before the pages were dropped: the kernel does not keep it.
+                    Ok(timed) => reply.attr(&Duration::ZERO, &file_attr(&timed.value)),
+                    Err(errno) => reply.error(errno),
+                }
             });
         };
         if let Some(answer) = self.fs.growth.when_whole(number, Box::new(answer)) {

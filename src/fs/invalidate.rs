@@ -63,7 +63,7 @@ pub fn start(fs: Arc<Fs>, notifier: Notifier) -> io::Result<JoinHandle<()>> {
                     .partition(|change| may_be_held(&fs, change, &mut known));
                 now.iter().for_each(|change| tell(&fs, &notifier, change));
                 fs.epoch().told(count, later);
-                fs.versions.expire();
+                fs.versions.expire(fs.store().index().log_bytes());
             }
             fs.epoch().close();
             fs.growth.close();

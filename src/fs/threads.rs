@@ -20,6 +20,12 @@ use crate::store::placing::Placing;
 const VERSIONS_MAX: usize = 8;
 /// A version that nobody read for so long is given up: its snapshot keeps the index's log from shrinking.
 const IDLE_MAX: Duration = Duration::from_secs(60);
+/// The same once the log is long: while any snapshot is held, it only grows.
+const IDLE_UNDER_PRESSURE_MAX: Duration = Duration::from_secs(1);
+/// A log is long from here on, bytes: 96 MiB. It is written back, and begun anew if nobody needs it, each 32 MiB.
+const LOG_BYTES_LONG: u64 = 96 << 20;
+/// From here on no version is kept: whoever reads one is told ESTALE. 1 GiB; a full disk would be worse.
+const LOG_BYTES_MAX: u64 = 1 << 30;
 /// Days whose lines are remembered: the kernel reads ahead at several places at a time.
 const DAYS_MAX: usize = 4;
 /// While files are read for the first time, a version is the newest for so long.
@@ -86,11 +92,16 @@ impl Versions {
         self.versions().iter().find(|version| version.number == number).cloned()
     }
 
-    /// Gives up what nobody reads.
-    pub(super) fn expire(&self) {
+    /// Gives up what nobody reads; the sooner, the longer the index's log is, in bytes.
+    pub(super) fn expire(&self, log_bytes: u64) {
+        let idle_max = match log_bytes {
+            LOG_BYTES_MAX.. => Duration::ZERO,
+            LOG_BYTES_LONG.. => IDLE_UNDER_PRESSURE_MAX,
+            _ => IDLE_MAX,
+        };
         // A version at work is in use, whatever its clock says.
         self.versions().retain(|version| match version.reading.try_lock() {
-            Ok(reading) => reading.used.elapsed() < IDLE_MAX,
+            Ok(reading) => reading.used.elapsed() < idle_max,
             Err(_) => true,
         });
     }
@@ -166,5 +177,37 @@ impl Reading {
             start = end;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreOptions;
+    use crate::store::home::Home;
+    use crate::views::Views;
+
+    #[test]
+    fn the_longer_the_log_the_sooner_a_version_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("sessions")).unwrap();
+        let home = Home::open(dir.path()).unwrap();
+        let options = StoreOptions { watch: false, ..StoreOptions::default() };
+        let store = Store::open(home, &options, Arc::new(Views::new())).unwrap();
+        store.flush();
+        let versions = Versions::default();
+        for (log_bytes, waits, kept) in [
+            (LOG_BYTES_LONG, false, true),
+            (0, true, true),
+            (LOG_BYTES_LONG, false, false),
+            (LOG_BYTES_MAX, false, false),
+        ] {
+            let number = versions.newest(&store).unwrap().number;
+            if waits {
+                std::thread::sleep(IDLE_UNDER_PRESSURE_MAX);
+            }
+            versions.expire(log_bytes);
+            assert_eq!(versions.by_number(number).is_some(), kept, "{log_bytes} {waits}");
+        }
     }
 }

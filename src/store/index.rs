@@ -174,6 +174,13 @@ impl Index {
         answer
     }
 
+    /// How long the index's log is, bytes. It cannot begin anew while a snapshot is held.
+    pub fn log_bytes(&self) -> u64 {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        std::fs::metadata(log).map_or(0, |found| found.len())
+    }
+
     /// A connection of its own that stays on one snapshot of the index until it is dropped.
     pub fn snapshot(&self) -> Result<Reader> {
         let reader = Reader { connection: schema::open_reader(&self.path)? };

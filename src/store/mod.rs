@@ -160,7 +160,11 @@ impl Store {
                 }
             }
             let writer = Writer::open(&path, placing)?;
-            let replayed = Journal::new(&state_dir).replay(&areas);
+            // A mount that writes finishes what one that wrote began; others change nothing.
+            let replayed = match options.recover {
+                Recover::Nothing => Replayed::default(),
+                Recover::Asked | Recover::All => Journal::new(&state_dir).replay(&areas),
+            };
             if replayed != Replayed::default() {
                 log::warn!(
                     "{} writes were cut when the last daemon ended: {} of them are written now, {} were there, {} are kept",

@@ -24,6 +24,8 @@ const WRITER_CACHE_KIB: i64 = 64 * 1024;
 const WRITER_CACHE_RESTING_KIB: i64 = 8 * 1024;
 /// Pages of the write-ahead log after which it is written back: most pages are changed again and again by a first reading.
 const CHECKPOINT_PAGES: i64 = 8000;
+/// What a log keeps of its length when it begins anew, bytes: 64 MiB.
+const LOG_BYTES_KEPT: i64 = 64 << 20;
 /// How many moved-aside indexes are kept.
 const ASIDE_MAX: u32 = 3;
 
@@ -117,6 +119,7 @@ fn try_open_writer(path: &Path, views_version: u32) -> std::result::Result<Conne
     connection.pragma_update(None, "journal_mode", "WAL").map_err(classify)?;
     connection.pragma_update(None, "synchronous", "NORMAL").map_err(classify)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(classify)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT).map_err(classify)?;
     let version: u32 =
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(classify)?;
     let wanted = SCHEMA_VERSION << 16 | views_version & 0xffff;

@@ -69,3 +69,27 @@ fn what_root_makes_is_the_users() {
     let placed = fs::metadata(mount.home().join(active(7))).unwrap();
     assert_eq!((placed.uid(), placed.gid()), (USER, USER));
 }
+
+/// Codex runs as the user, and needs the folder of the writer locks.
+#[test]
+fn what_root_records_is_the_users() {
+    // SAFETY: no arguments, no failure.
+    if unsafe { libc::geteuid() } != 0 {
+        return println!("skipped: it needs root");
+    }
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("sessions")).unwrap();
+    let given = Command::new("chown").args(["-R", "65534:65534"]).arg(home.path()).status().unwrap();
+    assert!(given.success());
+    let item = r#"{"type":"event_msg","payload":{"type":"user_message","message":"hi"}}"#;
+    let recorded = Command::new("sh")
+        .args(["-c", "printf '%s\\n' \"$1\" | \"$2\" record --home \"$3\"", "sh", item])
+        .arg(env!("CARGO_BIN_EXE_rolloutfs"))
+        .arg(home.path())
+        .output()
+        .unwrap();
+    assert!(recorded.status.success(), "{recorded:?}");
+    let found = Command::new("find").arg(home.path()).args(["-name", "rollout-*.jsonl"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout).lines().count(), 1);
+    assert_eq!(of_others(home.path()), [""; 0]);
+}

@@ -1,7 +1,7 @@
 //! Does the daemon stay as small as it was, whatever happens in its home?
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -25,16 +25,19 @@ const MEMORY_MORE_BYTES: u64 = 16 << 20;
 /// Descriptors and watches that may come on top: a descriptor of each thread may be kept, and days may have been empty.
 const DESCRIPTORS_MORE: u64 = THREADS as u64;
 const WATCHES_MORE: u64 = 8;
+/// Three times what the index's log may be before versions of threads.jsonl are given up for it.
+const LOG_BYTES_MAX: u64 = 288 << 20;
 
 #[derive(Debug)]
 struct Size {
     memory_bytes: u64,
     descriptors: u64,
     watches: u64,
+    log_bytes: u64,
 }
 
 impl Size {
-    fn of(mount: &Mounted) -> Size {
+    fn of(home: &Path, mount: &Mounted) -> Size {
         let process = PathBuf::from(format!("/proc/{}", mount.pid()));
         let descriptors = fs::read_dir(process.join("fd")).unwrap().count() as u64;
         let infos = fs::read_dir(process.join("fdinfo")).unwrap().flatten();
@@ -43,7 +46,9 @@ impl Size {
             text.lines().filter(|line| line.starts_with("inotify ")).count() as u64
         });
         let watches = watches.sum();
-        Size { memory_bytes: process_status(&process, "VmRSS") * 1024, descriptors, watches }
+        let log = home.join(".rolloutfs/index.sqlite-wal");
+        let log_bytes = fs::metadata(log).map_or(0, |found| found.len());
+        Size { memory_bytes: process_status(&process, "VmRSS") * 1024, descriptors, watches, log_bytes }
     }
 }
 
@@ -78,7 +83,7 @@ fn the_daemon_stays_as_small_as_it_was() {
             reads += 1;
         }
         if [steps / WARM_SHARE, steps / 2, steps - 1].contains(&step) {
-            sizes.push(Size::of(&mount));
+            sizes.push(Size::of(&home.path(), &mount));
             println!("after {:.0?}: {:?}", began.elapsed(), sizes.last());
         }
         let due = Duration::from_micros(step * 1_000_000 / STEPS_PER_SECOND);
@@ -89,6 +94,7 @@ fn the_daemon_stays_as_small_as_it_was() {
     let memory_max = start.memory_bytes + start.memory_bytes / MEMORY_SHARE + MEMORY_MORE_BYTES;
     assert!(end.memory_bytes <= memory_max, "memory grew: {start:?}, then {end:?}");
     assert!(end.descriptors <= start.descriptors + DESCRIPTORS_MORE, "descriptors: {start:?}, then {end:?}");
+    assert!(end.log_bytes <= LOG_BYTES_MAX, "the index's log grew: {end:?}");
     assert!(end.watches <= start.watches + WATCHES_MORE, "watches: {start:?}, then {end:?}");
     println!("at rest after {:?}", at_rest(&mount));
     assert_same(&home, &mount);

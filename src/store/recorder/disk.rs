@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::super::error::{Result, StoreError};
+use super::super::home::{give_folder_to_owner_of, give_to_owner_of};
 
 /// A rollout, open for appending.
 pub trait Appender: Send {
@@ -54,7 +55,16 @@ impl Disk for SystemDisk {
         options.read(true).append(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         if create {
             let dir_mode = make_parent(path)?;
-            options.create(true).mode(dir_mode & 0o666);
+            let made = options.clone().create_new(true).mode(dir_mode & 0o666).open(path);
+            match made {
+                Ok(file) => {
+                    give_to_owner_of(path.parent().unwrap_or(path), &file);
+                    return Ok(Box::new(file));
+                }
+                // It is there, or became so meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(StoreError::io("open", path)(error)),
+            }
         }
         let file = options.open(path).map_err(StoreError::io("open", path))?;
         Ok(Box::new(file))
@@ -69,14 +79,23 @@ impl Disk for SystemDisk {
 }
 
 /// Makes the folder of a file. What is made is as open to others as the nearest folder that was there, and the
-/// process's mask still counts: 0700 in a private home, 0755 in one that all may read. Answers that mode.
+/// process's mask still counts: 0700 in a private home, 0755 in one that all may read; root gives it to that folder's
+/// owner. Answers that mode.
 fn make_parent(path: &Path) -> Result<u32> {
-    let mut there =
-        path.ancestors().skip(1).filter_map(|dir| dir.metadata().ok().filter(|stat| stat.is_dir()));
-    let mode = there.next().map_or(0o700, |stat| (stat.mode() & 0o777) | 0o700);
-    if let Some(parent) = path.parent() {
-        let made = DirBuilder::new().recursive(true).mode(mode).create(parent);
-        made.map_err(StoreError::io("create", parent))?;
+    let folders: Vec<&Path> = path.ancestors().skip(1).collect();
+    let there = folders.iter().position(|dir| dir.is_dir());
+    let there = there.unwrap_or(folders.len());
+    let found = folders.get(there).and_then(|dir| dir.metadata().ok());
+    let mode = found.map_or(0o700, |stat| (stat.mode() & 0o777) | 0o700);
+    // From the outermost on.
+    for dir in folders[..there].iter().rev() {
+        match DirBuilder::new().mode(mode).create(dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            made => {
+                made.map_err(StoreError::io("create", dir))?;
+                give_folder_to_owner_of(dir.parent().unwrap_or(dir), dir);
+            }
+        }
     }
     Ok(mode)
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::error::{Result, StoreError};
+use super::super::home::{give_folder_to_owner_of, give_to_owner_of};
 use super::super::rollout::ThreadId;
 
 /// The folder of the locks in a home.
@@ -35,8 +36,14 @@ impl WriterLock {
     /// [`StoreError::Busy`] where the thread has a writer; [`StoreError::Io`], also on disks that cannot lock.
     pub(super) fn take(home: &Path, thread: ThreadId) -> Result<WriterLock> {
         let dir = home.join(LOCKS_DIR_NAME);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
-        made.map_err(StoreError::io("create", &dir))?;
+        match DirBuilder::new().mode(0o700).create(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => {
+                made.map_err(StoreError::io("create", &dir))?;
+                // Codex runs as its owner, and needs it.
+                give_folder_to_owner_of(home, &dir);
+            }
+        }
         let _coordination = coordinate(&dir)?;
         let path = dir.join(format!("{thread}.lock"));
         for _ in 0..VANISHED_MAX {
@@ -90,7 +97,13 @@ fn coordinate(dir: &Path) -> Result<File> {
 fn open(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(StoreError::io("open", path))
+    let is_new = fs::symlink_metadata(path).is_err();
+    let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let file = file.map_err(StoreError::io("open", path))?;
+    if is_new {
+        give_to_owner_of(path.parent().unwrap_or(path), &file);
+    }
+    Ok(file)
 }
 
 /// Locks the file. False where it is locked.
