@@ -54,7 +54,7 @@ const REREAD_PAUSE: Duration = Duration::from_millis(20);
 const READ_NOW_BYTES_MAX: u64 = 1024 * 1024;
 /// A file that a call of ours found changed is looked at after this time, with all that come meanwhile: what is written in
 /// pieces is followed once.
-const LOOK_AGAIN_PAUSE: Duration = Duration::from_millis(20);
+const LOOK_AGAIN_PAUSE: Duration = Duration::from_millis(5);
 /// Where the position in `session_index.jsonl` is kept.
 const NAMES_POSITION: &str = "names_position";
 
