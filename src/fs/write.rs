@@ -622,7 +622,12 @@ impl Fs {
                     Area::Home => companions(self.store.home(), &file.path, false),
                     _ => vec![file.path.clone()],
                 };
-                Trash::new(self.store.home(), self.store.state_dir()).put(&paths, &options)?;
+                let put = Trash::new(self.store.home(), self.store.state_dir()).put(&paths, &options);
+                if put.is_err() {
+                    // It may have been away for a moment, of which the index may have heard.
+                    self.look(&[&file.path], false)?;
+                }
+                put?;
             }
             _ if file.area == Area::Home => {
                 if let Some(fork) = self.goes_on_from(file)? {
@@ -795,7 +800,11 @@ impl Fs {
         };
         let paths = companions(self.store.home(), &old.path, false);
         let trash = Trash::new(self.store.home(), self.store.state_dir());
-        let item = trash.put(&paths, &options)?;
+        let put = trash.put(&paths, &options);
+        if put.is_err() {
+            self.look(&[&old.path], false)?;
+        }
+        let item = put?;
         self.writes.leave(old.number);
         Ok((trash, item))
     }
