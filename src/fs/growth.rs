@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
@@ -35,10 +36,14 @@ struct Shown {
     sure_bytes: u64,
     /// From here on its pages may lack something, if the file is longer than that size.
     whole_bytes: u64,
+    /// When the kernel wrote last.
+    written: Option<Instant>,
 }
 
 /// Nothing is known.
-const NOTHING: Shown = Shown { size_bytes: None, sure_bytes: 0, whole_bytes: 0 };
+const NOTHING: Shown = Shown { size_bytes: None, sure_bytes: 0, whole_bytes: 0, written: None };
+/// So long after its last write the kernel may still be at it.
+const WRITING: Duration = Duration::from_secs(1);
 
 struct Held {
     shown: LruCache<NodeNumber, Shown>,
@@ -108,7 +113,12 @@ impl Growth {
         if !held.telling {
             return (size_bytes, true);
         }
-        let whole = Shown { size_bytes: Some(size_bytes), sure_bytes: size_bytes, whole_bytes: size_bytes };
+        let whole = Shown {
+            size_bytes: Some(size_bytes),
+            sure_bytes: size_bytes,
+            whole_bytes: size_bytes,
+            written: None,
+        };
         let Some(shown) = held.shown.get_mut(&number) else {
             if size_bytes > before_bytes {
                 // What the kernel has is from then, or from before.
@@ -149,6 +159,7 @@ impl Growth {
             shown.size_bytes = shown.size_bytes.map(|told| told.max(end));
             // It may have guessed another place than the bytes got.
             shown.whole_bytes = shown.whole_bytes.min(offset);
+            shown.written = Some(Instant::now());
         }
     }
 
@@ -202,10 +213,17 @@ impl Growth {
                 continue;
             }
             held.dropping = Some(number);
-            let from = held.shown.peek(&number).map_or(0, |shown| shown.whole_bytes);
+            let shown = held.shown.peek(&number).copied().unwrap_or(NOTHING);
+            let from = shown.whole_bytes;
+            let is_written = shown.written.is_some_and(|at| at.elapsed() < WRITING);
             drop(held);
             // In this order: what is read after the pages are gone reaches at least so far.
-            let end = fs.end_on_disk(number);
+            let mut end = fs.end_on_disk(number, 0);
+            // The first byte of a page that is its last one makes the page whole for the kernel, with zeros behind it; also
+            // where it is just filling that page itself. The byte is told of when nobody writes any more, or more follows.
+            if is_written && end.is_some_and(|end| end.size_bytes % PAGE_BYTES == 1) {
+                end = fs.end_on_disk(number, 1);
+            }
             kernel.drop_from(number, from - from % PAGE_BYTES);
             if let Some(End { size_bytes, last: Some(last) }) = end {
                 kernel.grow_to(number, size_bytes, last);

@@ -435,8 +435,8 @@ impl Fs {
         if self.is_live(mtime_ns) { TTL_SHORT } else { self.ttl() }
     }
 
-    /// The end of a file of the home on disk; None for one that is not there, or not plain.
-    fn end_on_disk(&self, number: NodeNumber) -> Option<End> {
+    /// The end of a file of the home on disk without its last `but` bytes; None for one that is not there, or not plain.
+    fn end_on_disk(&self, number: NodeNumber, but: u64) -> Option<End> {
         let located = match number {
             SESSION_INDEX => self.session_index()?,
             _ => match self.node(number).ok()? {
@@ -449,7 +449,7 @@ impl Fs {
         }
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = std::fs::File::options().read(true).custom_flags(flags).open(&located.path).ok()?;
-        let size_bytes = file.metadata().ok()?.size();
+        let size_bytes = file.metadata().ok()?.size().saturating_sub(but);
         let mut last = [0];
         let read = size_bytes.checked_sub(1).map(|offset| file.read_exact_at(&mut last, offset));
         Some(End { size_bytes, last: matches!(read, Some(Ok(()))).then_some(last[0]) })
