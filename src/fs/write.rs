@@ -611,23 +611,7 @@ impl Fs {
                         String::from_utf8_lossy(&file.path)
                     );
                 }
-                let options = PutOptions {
-                    area: file.area,
-                    name: file.name.clone(),
-                    why: "rm through the mount".into(),
-                    // Whoever removes it may be the writer itself.
-                    despite_writer: true,
-                };
-                let paths = match file.area {
-                    Area::Home => companions(self.store.home(), &file.path, false),
-                    _ => vec![file.path.clone()],
-                };
-                let put = Trash::new(self.store.home(), self.store.state_dir()).put(&paths, &options);
-                if put.is_err() {
-                    // It may have been away for a moment, of which the index may have heard.
-                    self.look(&[&file.path], false)?;
-                }
-                put?;
+                self.put_in_trash(file, "rm through the mount".into())?;
             }
             _ if file.area == Area::Home => {
                 if let Some(fork) = self.goes_on_from(file)? {
@@ -792,20 +776,32 @@ impl Fs {
 
     /// What is replaced by a rename is not lost: to the trash with it (spec: a migration renames over a rollout).
     fn remove_file_for(&self, old: &FileRow, path: &[u8]) -> Result<(Trash, TrashItem)> {
+        let why = format!("replaced by a rename to {}", String::from_utf8_lossy(path));
+        let put = self.put_in_trash(old, why)?;
+        self.writes.leave(old.number);
+        Ok(put)
+    }
+
+    /// Moves a file to the trash, with what belongs to it. Refused, it is where it was.
+    fn put_in_trash(&self, file: &FileRow, why: String) -> Result<(Trash, TrashItem)> {
         let options = PutOptions {
-            area: Area::Home,
-            name: old.name.clone(),
-            why: format!("replaced by a rename to {}", String::from_utf8_lossy(path)),
+            area: file.area,
+            name: file.name.clone(),
+            why,
+            // Whoever removes it may be the writer itself.
             despite_writer: true,
         };
-        let paths = companions(self.store.home(), &old.path, false);
+        let paths = match file.area {
+            Area::Home => companions(self.store.home(), &file.path, false),
+            _ => vec![file.path.clone()],
+        };
         let trash = Trash::new(self.store.home(), self.store.state_dir());
         let put = trash.put(&paths, &options);
         if put.is_err() {
-            self.look(&[&old.path], false)?;
+            // It may have been away for a moment, of which the index may have heard.
+            self.look(&[&file.path], false)?;
         }
         let item = put?;
-        self.writes.leave(old.number);
         Ok((trash, item))
     }
 
@@ -960,7 +956,7 @@ impl Fs {
             }
             return Ok(count);
         }
-        let (_, size) = self.reach(to)?;
+        let (open, size) = self.reach(to)?;
         if !append && offset != size {
             return Err(denied(&to.path(), "it is append-only: what is written stays"));
         }
@@ -974,7 +970,7 @@ impl Fs {
                 Err(error) => log::warn!("{error}; a line may be cut by those of other writers"),
             }
         }
-        let count = self.append_whole(to, bytes)?;
+        let count = self.append_whole(to, open, bytes)?;
         self.say_where(to, offset + count as u64);
         Ok(count)
     }
@@ -982,10 +978,10 @@ impl Fs {
     /// Appends what is held and `rest` behind it, by one write. Returns how much of `rest` was taken.
     fn land(&self, to: &mut Appendable, held: &mut Option<Piece>, rest: &[u8]) -> Result<usize> {
         let Some(piece) = held else { return Ok(0) };
-        let (_, size) = self.reach(to)?;
+        let (open, size) = self.reach(to)?;
         let mut failure = None;
         let landed = piece.entry.land(size, rest, |whole| {
-            self.append_whole(to, whole).map_err(|error| {
+            self.append_whole(to, open, whole).map_err(|error| {
                 failure = Some(error);
                 io::Error::other("see there")
             })
@@ -1044,10 +1040,13 @@ impl Fs {
         }
     }
 
-    /// Appends bytes by one write, to the file that has the path now. Returns how many were taken.
-    fn append_whole(&self, to: &mut Appendable, bytes: &[u8]) -> Result<usize> {
-        for _ in 0..REPLACED_MAX {
-            let (open, _) = self.reach(to)?;
+    /// Appends bytes by one write, to the file that was reached just now, or has the path by then. Returns how many were taken.
+    fn append_whole(&self, to: &mut Appendable, mut open: Arc<File>, bytes: &[u8]) -> Result<usize> {
+        for attempt in 0..REPLACED_MAX {
+            if attempt > 0 {
+                self.follow(to)?;
+                open = self.reach(to)?.0;
+            }
             let lies = self.store.home().join(&to.path());
             let count = append_once(&open, bytes).map_err(StoreError::io("append to", &lies))?;
             let after = open.metadata().map_err(StoreError::io("look at", &lies))?;
@@ -1057,7 +1056,6 @@ impl Fs {
             }
             // Replaced below between the two looks: the bytes went to a file that nobody can find.
             self.writes.forget(to.number());
-            self.follow(to)?;
         }
         Err(FsError::Stale(to.number()))
     }

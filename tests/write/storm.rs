@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -32,17 +33,23 @@ impl Drop for Ends<'_> {
     }
 }
 
+/// A home with a thread that begins so; where it is below the mount, and on the disk.
+fn with_thread(text: &[u8]) -> (Place, String, PathBuf) {
+    let place = Place::new();
+    let path = format!("sessions/2026/02/08/rollout-2026-02-08T10-15-01-{}.jsonl", thread_id(1));
+    let below = place.home().join(&path);
+    fs::create_dir_all(below.parent().unwrap()).unwrap();
+    fs::write(&below, text).unwrap();
+    (place, path, below)
+}
+
 #[test]
 fn lines_of_many_writers_are_whole_and_in_order() {
     if reason_to_skip().is_some() {
         return;
     }
     let lines = number_of("ROLLOUTFS_STORM_LINES", LINES) / (ABOVE + BELOW);
-    let place = Place::new();
-    let path = format!("sessions/2026/02/08/rollout-2026-02-08T10-15-01-{}.jsonl", thread_id(1));
-    let below = place.home().join(&path);
-    fs::create_dir_all(below.parent().unwrap()).unwrap();
-    fs::write(&below, line(0, 1, 300, Kind::Meta, &thread_id(1))).unwrap();
+    let (place, path, below) = with_thread(&line(0, 1, 300, Kind::Meta, &thread_id(1)));
     let daemon = place.mount();
     let tasks: Vec<Task> = (1..=ABOVE + BELOW)
         .map(|writer| Task {
@@ -110,11 +117,7 @@ fn a_long_line_is_whole_beside_others() {
     if reason_to_skip().is_some() {
         return;
     }
-    let place = Place::new();
-    let path = format!("sessions/2026/02/08/rollout-2026-02-08T10-15-01-{}.jsonl", thread_id(1));
-    let below = place.home().join(&path);
-    fs::create_dir_all(below.parent().unwrap()).unwrap();
-    fs::write(&below, line(0, 1, 300, Kind::Meta, &thread_id(1))).unwrap();
+    let (place, path, below) = with_thread(&line(0, 1, 300, Kind::Meta, &thread_id(1)));
     let daemon = place.mount();
     let task = |writer, file, lines, bytes| Task {
         file,
@@ -152,12 +155,8 @@ fn a_write_that_ends_at_a_border_is_there_at_once_and_outlives_a_kill() {
     if reason_to_skip().is_some() {
         return;
     }
-    let place = Place::new();
-    let path = format!("sessions/2026/02/08/rollout-2026-02-08T10-15-01-{}.jsonl", thread_id(1));
-    let below = place.home().join(&path);
-    fs::create_dir_all(below.parent().unwrap()).unwrap();
     let start = vec![b' '; 100];
-    fs::write(&below, &start).unwrap();
+    let (place, path, below) = with_thread(&start);
     for kills in [false, true] {
         let daemon = place.mount();
         let size = fs::metadata(&below).unwrap().len();
